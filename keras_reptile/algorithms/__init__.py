@@ -1,0 +1,48 @@
+"""Meta-learning algorithms, one file each.
+
+An algorithm is a plain function
+`(learner, state, task) -> (meta_gradient, adapted_state)`; a user's own one
+is passed to `MetaModel` as it is.
+"""
+
+from collections.abc import Callable
+
+import keras
+
+from keras_reptile.algorithms.reptile import reptile
+
+_ALGORITHMS = {"reptile": reptile}
+
+
+def names() -> list[str]:
+    """The names that `MetaModel(algorithm=...)` accepts."""
+    return sorted(_ALGORITHMS)
+
+
+def get(algorithm: str | Callable) -> Callable:
+    """Returns an algorithm by name; a callable is returned as it is.
+
+    Raises:
+        ValueError: If there is no algorithm of that name.
+    """
+    if callable(algorithm):
+        return algorithm
+    if algorithm not in _ALGORITHMS:
+        raise ValueError(
+            f"`algorithm` must be one of {names()}, or a function "
+            "(learner, state, task) -> (meta_gradient, adapted_state). "
+            f"Received: {algorithm!r}."
+        )
+    return _ALGORITHMS[algorithm]
+
+
+def serialize(algorithm: Callable):
+    """What `.keras` files hold of an algorithm: its name, or its reference.
+
+    A user's own function must be registered by
+    `keras.saving.register_keras_serializable` to be found again.
+    """
+    for name, function in _ALGORITHMS.items():
+        if function is algorithm:
+            return name
+    return keras.saving.serialize_keras_object(algorithm)

@@ -1,0 +1,222 @@
+"""Episodes: what one few-shot task is, and how it is drawn.
+
+Everything is drawn as *indices*, and every episode is a pure function of
+`(seed, episode number)`: a stream can start anywhere, on any device, and a
+run that was killed goes on with exactly the episodes it would have seen.
+
+Example:
+
+```python
+spec = EpisodeSpec(ways=5, shots=10, inner_steps=5, inner_batch_size=10)
+indices = draw_indices(counts=[20] * 964, spec=spec, seed=0, episode=7)
+```
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+# Streams of random numbers of one episode, kept apart.
+_CLASSES, _EXAMPLES, _BATCHES = range(3)
+
+
+class Examples(NamedTuple):
+    """Inputs and targets, `x (n, ...)` and `y (n,)` (or `(n, ...)`)."""
+
+    x: tf.Tensor
+    y: tf.Tensor
+
+
+class Task(NamedTuple):
+    """One episode, or a batch of them with a leading axis on every tensor.
+
+    `support` holds what may be learned from, `query` what is asked
+    afterwards. `batches`, int32 of shape `(inner_steps, inner_batch_size)`,
+    says which rows of `support` each inner step takes.
+    """
+
+    support: Examples
+    query: Examples
+    batches: tf.Tensor
+
+
+def unstack(tasks: Task) -> list[Task]:
+    """The tasks of a batch, one by one; their number must be static."""
+    return [
+        tf.nest.pack_sequence_as(tasks, parts)
+        for parts in zip(*(tf.unstack(part) for part in tf.nest.flatten(tasks)))
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeSpec:
+    """The shape of an episode.
+
+    Args:
+        ways: Classes per episode. They are labelled `0 .. ways - 1` in the
+            order drawn, so a label means nothing from episode to episode.
+        shots: Support examples per class.
+        queries: Query examples per class, distinct from the support ones.
+            With 0, nothing but the inner loss is reported in training.
+        inner_steps: Gradient steps on the support set.
+        inner_batch_size: Support examples per inner step. `None` takes the
+            whole support set at every step.
+        replacement: How inner batches are drawn, in the original's two ways.
+            `False`: epochs of the support set, each shuffled anew, are laid
+            end to end and cut into batches, so that a batch may straddle two
+            epochs. `True`: every batch is an independent draw. Inside one
+            draw no example comes twice.
+        repeat_within_batch: Allows an inner batch larger than the support
+            set, which without replacement holds examples more than once. The
+            original does so silently.
+
+    Raises:
+        ValueError: If a number is out of range, or an inner batch is larger
+            than the support set.
+    """
+
+    ways: int
+    shots: int
+    queries: int = 1
+    inner_steps: int = 5
+    inner_batch_size: int | None = None
+    replacement: bool = False
+    repeat_within_batch: bool = False
+
+    def __post_init__(self):
+        at_least = {"ways": 1, "shots": 1, "queries": 0, "inner_steps": 1}
+        if self.inner_batch_size is not None:
+            at_least["inner_batch_size"] = 1
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if not _is_integer(value) or value < least:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least {least}. "
+                    f"Received: {name}={value!r}."
+                )
+        repeats = self.repeat_within_batch and not self.replacement
+        if self.batch_size > self.support_size and not repeats:
+            raise ValueError(_too_large_a_batch(self))
+
+    @property
+    def support_size(self) -> int:
+        """Examples in the support set, `ways * shots`."""
+        return self.ways * self.shots
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in one inner batch."""
+        return self.inner_batch_size or self.support_size
+
+
+def _is_integer(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _too_large_a_batch(spec):
+    if spec.replacement:
+        meaning = (
+            "with replacement=True each batch is an independent draw of "
+            "distinct examples, so it cannot be larger"
+        )
+        remedy = ""
+    else:
+        meaning = (
+            "with replacement=False batches are cut from shuffled epochs of "
+            "the support set, so a larger one would hold examples twice"
+        )
+        remedy = (
+            ", or allow the repetition, as the original does, with "
+            "repeat_within_batch=True"
+        )
+    return (
+        "An inner batch must not be larger than the support set of "
+        f"ways * shots = {spec.support_size} examples: {meaning}. Received: "
+        f"inner_batch_size={spec.inner_batch_size}, ways={spec.ways}, "
+        f"shots={spec.shots}, replacement={spec.replacement}. Lower "
+        f"`inner_batch_size`{remedy}."
+    )
+
+
+class EpisodeIndices(NamedTuple):
+    """What an episode consists of, as indices."""
+
+    classes: tf.Tensor  # int32 (ways,), distinct
+    examples: tf.Tensor  # int32 (ways, shots + queries), distinct per row
+    batches: tf.Tensor  # int32 (inner_steps, inner_batch_size)
+
+
+def draw_indices(counts, spec: EpisodeSpec, seed, episode) -> EpisodeIndices:
+    """Draws one episode; a pure function of its arguments.
+
+    Args:
+        counts: int32 of shape `(num_classes,)`, examples of each class.
+        spec: The episode's shape.
+        seed: An integer that names the stream.
+        episode: The number of the episode in the stream.
+
+    Returns:
+        `EpisodeIndices`. The first `shots` columns of `examples` are the
+        support, the others the query.
+    """
+    counts = tf.convert_to_tensor(counts, tf.int32)
+    key = fold_in(fold_in(tf.zeros(2, tf.int64), seed), episode)
+    classes = _distinct(key, _CLASSES, (1, counts.shape[0]), spec.ways)[0]
+    counts = tf.gather(counts, classes)
+    width = tf.reduce_max(counts)
+    examples = _distinct(
+        key,
+        _EXAMPLES,
+        (spec.ways, width),
+        spec.shots + spec.queries,
+        tf.sequence_mask(counts, width),
+    )
+    return EpisodeIndices(classes, examples, draw_batches(spec, key))
+
+
+def draw_batches(spec: EpisodeSpec, key) -> tf.Tensor:
+    """Draws the rows of the support set that each inner step takes.
+
+    Args:
+        spec: The episode's shape.
+        key: int64 of shape `(2,)`.
+
+    Returns:
+        int32 of shape `(inner_steps, inner_batch_size)`.
+    """
+    steps, size, rows = spec.inner_steps, spec.batch_size, spec.support_size
+    if spec.replacement:
+        return _distinct(key, _BATCHES, (steps, rows), size)
+    epochs = -(-steps * size // rows)
+    stream = _distinct(key, _BATCHES, (epochs, rows), rows)
+    stream = tf.reshape(stream, [-1])[: steps * size]
+    return tf.reshape(stream, (steps, size))
+
+
+def fold_in(key, number) -> tf.Tensor:
+    """Derives a new key from a key and a number, both of int64."""
+    return tf.random.experimental.stateless_fold_in(
+        key, tf.cast(number, tf.int64), alg="philox"
+    )
+
+
+def _distinct(key, stream, shape, number, allowed=None):
+    """`number` distinct column indices of each row, in random order.
+
+    The columns of the largest random integers: 32 bits, so two are equal in
+    one of four billion pairs, and then the first comes first.
+    """
+    integers = tf.random.stateless_uniform(
+        shape,
+        fold_in(key, stream),
+        minval=None,
+        maxval=None,
+        dtype=tf.int32,
+        alg="philox",
+    )
+    if allowed is not None:
+        integers = tf.where(allowed, integers, tf.int32.min)
+    indices = tf.math.top_k(integers, number).indices
+    return tf.ensure_shape(indices, (shape[0], number))

@@ -1,0 +1,218 @@
+"""The functional core: loss, gradient, step and adapt of a Keras model.
+
+A `State` goes in, a `State` comes out, and no variable is written, so that
+any number of tasks can adapt side by side from the same weights.
+
+Example:
+
+```python
+learner = Learner(model, loss, keras.optimizers.SGD(0.01))
+adapted = learner.adapt(learner.state(), task)
+logits = learner.predict(adapted, task.query.x)
+```
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_reptile.episodes import Task, fold_in
+from keras_reptile.losses import PerExampleLoss
+from keras_reptile.lowering import lowered
+from keras_reptile.stateless import stateless
+
+
+class State(NamedTuple):
+    """What the inner loop changes, and what it met on the way.
+
+    `weights` are the model's trainable variables and `buffers` the others
+    (moving averages, dropout seeds), in the model's order; `slots` are the
+    inner optimizer's variables; `loss`, a float32 scalar, is the sum over the
+    inner steps so far of the mean loss of their batches.
+    """
+
+    weights: list
+    buffers: list
+    slots: list
+    loss: tf.Tensor
+
+
+class Learner:
+    """A model, its loss and its inner optimizer as pure functions.
+
+    Args:
+        model: A built `keras.Model`.
+        loss: A Keras loss, its name, or a function of targets and outputs.
+        inner_optimizer: A Keras optimizer. Only its settings are used.
+        reduction: Of the loss over an inner batch: `"sum"`, `"mean"`, or
+            `None` for what the loss itself says. The original differentiates
+            the sum.
+        weight_decay: Every weight is multiplied by this before every inner
+            step; 1 is no decay. It is not scaled by the learning rate.
+        lower: Whether convolutions take their compiled form.
+
+    Raises:
+        ValueError: If the model is not built, has nothing to train, or the
+            optimizer cannot be used as a pure function.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss,
+        inner_optimizer,
+        reduction: str | None = None,
+        weight_decay: float = 1.0,
+        lower: bool = True,
+    ):
+        check_model(model)
+        if not 0.0 < weight_decay <= 1.0:
+            raise ValueError(
+                "The inner weight decay is a factor on the weights, above 0 "
+                "and at most 1; 1 is no decay. Received: "
+                f"{weight_decay}."
+            )
+        self.model = model
+        self.loss_function = PerExampleLoss(loss, reduction)
+        self.optimizer = stateless(inner_optimizer, model.trainable_variables)
+        self.weight_decay = weight_decay
+        self.lower = lower
+        self._first_slots = [v.numpy() for v in self.optimizer.variables]
+
+    def state(self) -> State:
+        """The model's weights and the optimizer's slots, as they stand."""
+        return State(
+            _tensors(self.model.trainable_variables),
+            _tensors(self.model.non_trainable_variables),
+            _tensors(self.optimizer.variables),
+            tf.zeros(()),
+        )
+
+    def with_fresh_slots(self, state: State) -> State:
+        """The same state with the slots of an optimizer not yet used."""
+        return state._replace(slots=self.fresh_slots)
+
+    @property
+    def fresh_slots(self) -> list:
+        """The slots of an optimizer not yet used."""
+        return [tf.constant(slot) for slot in self._first_slots]
+
+    def with_seed(self, state: State, number) -> State:
+        """The same state with dropout's seeds derived for one task.
+
+        Args:
+            state: A state.
+            number: An integer that names the task.
+        """
+        variables = self.model.non_trainable_variables
+        buffers = [
+            _fold_seed(buffer, number) if _is_seed(variable) else buffer
+            for variable, buffer in zip(variables, state.buffers)
+        ]
+        return state._replace(buffers=buffers)
+
+    def gradient(self, state: State, x, y):
+        """The loss of one batch and its gradient in the weights.
+
+        Returns:
+            `(gradient, loss, buffers)`: a list like `state.weights`, the mean
+            loss per example, and the buffers after the forward pass.
+        """
+        with tf.GradientTape() as tape:
+            tape.watch(state.weights)
+            outputs, buffers, penalties = self._call(state, x, training=True)
+            losses = self.loss_function(y, outputs)
+            total = tf.add_n([self.loss_function.reduce(losses), *penalties])
+        gradient = tape.gradient(
+            total,
+            state.weights,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return gradient, tf.reduce_mean(losses), buffers
+
+    def step(self, state: State, x, y) -> State:
+        """One inner step on one batch."""
+        if self.weight_decay != 1.0:
+            decayed = [w * self.weight_decay for w in state.weights]
+            state = state._replace(weights=decayed)
+        gradient, loss, buffers = self.gradient(state, x, y)
+        weights, slots = self.optimizer.stateless_apply(
+            state.slots, gradient, state.weights
+        )
+        return State(list(weights), buffers, list(slots), state.loss + loss)
+
+    def adapt(self, state: State, task: Task) -> State:
+        """The inner loop: one step for each row of `task.batches`."""
+        steps = task.batches.shape[0]
+
+        def body(i, state):
+            rows = task.batches[i]
+            x = tf.gather(task.support.x, rows)
+            y = tf.gather(task.support.y, rows)
+            return i + 1, self.step(state, x, y)
+
+        _, state = tf.while_loop(
+            lambda i, _: i < steps,
+            body,
+            (tf.constant(0), state),
+            maximum_iterations=steps,
+        )
+        return state
+
+    def predict(self, state: State, x) -> tf.Tensor:
+        """The model's outputs; batch norm takes the statistics of `x`.
+
+        Made to be called outside the compiled inner loop, where the
+        platform's own convolutions are the faster form.
+        """
+        return self._call(state, x, training=False)[0]
+
+    def _call(self, state, x, training):
+        with lowered(self.model, convolutions=self.lower and training):
+            outputs, buffers, penalties = self.model.stateless_call(
+                state.weights,
+                state.buffers,
+                x,
+                training=training,
+                return_losses=True,
+            )
+        outputs = tf.cast(outputs, tf.float32) if _is_half(outputs) else outputs
+        return outputs, list(buffers), list(penalties)
+
+
+def check_model(model) -> None:
+    """Refuses what is not a built Keras model with something to train."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a keras.Model. Received: {type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built, so that its weights exist and can be "
+            f"cloned for each task. Received: unbuilt model '{model.name}'. "
+            "Give its first layer an input shape, call it once on an example, "
+            "or call `model.build(input_shape)`."
+        )
+    if not model.trainable_variables:
+        raise ValueError(
+            "`model` must have weights to train. Received: model "
+            f"'{model.name}' with none that is trainable."
+        )
+
+
+def _tensors(variables):
+    return [tf.convert_to_tensor(v.value) for v in variables]
+
+
+def _is_half(tensor):
+    return tensor.dtype in (tf.float16, tf.bfloat16)
+
+
+def _is_seed(variable):
+    return variable.path.endswith("seed_generator_state")
+
+
+def _fold_seed(seed, number):
+    folded = fold_in(tf.cast(seed, tf.int64), number)
+    return tf.cast(folded & 0x7FFFFFFF, seed.dtype)

@@ -1,0 +1,72 @@
+"""A Keras loss, per example, with its reduction made explicit."""
+
+import keras
+import tensorflow as tf
+
+_REDUCTIONS = {
+    "sum": "sum",
+    "mean": "mean",
+    "sum_over_batch_size": "mean",
+    "mean_with_sample_weight": "mean",
+}
+
+
+class PerExampleLoss:
+    """Values of a loss per example, and their sum or mean.
+
+    The original hands a vector of losses to its optimizer, and TensorFlow 1
+    differentiates the *sum*; a Keras loss is a mean. Under gradient descent
+    the two differ by the factor of the batch size in the learning rate.
+
+    Args:
+        loss: A `keras.losses.Loss`, its name, or a function of targets and
+            outputs that returns one value per example.
+        reduction: `"sum"`, `"mean"`, or `None` for the loss' own.
+
+    Raises:
+        ValueError: If the reduction is none of these.
+    """
+
+    def __init__(self, loss, reduction: str | None = None):
+        if loss is None:
+            raise ValueError(
+                "`loss` must be a Keras loss, its name or a function of "
+                "targets and outputs. Received: None."
+            )
+        self.loss = keras.losses.get(loss)
+        own = getattr(self.loss, "reduction", "sum_over_batch_size")
+        chosen = own if reduction is None else reduction
+        if chosen not in _REDUCTIONS:
+            raise ValueError(
+                'The inner loss is reduced by "sum" or "mean". Received: '
+                f"inner_reduction={reduction!r}, and the loss' own "
+                f"reduction is {own!r}. Pass one of the two by name."
+            )
+        self.reduction = _REDUCTIONS[chosen]
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether targets are labels, integers that name an output."""
+        function = keras.losses.sparse_categorical_crossentropy
+        return self.loss is function or isinstance(
+            self.loss, keras.losses.SparseCategoricalCrossentropy
+        )
+
+    def __call__(self, targets, outputs) -> tf.Tensor:
+        """Returns one value per example, shape `(batch,)`, float32 or 64."""
+        is_object = isinstance(self.loss, keras.losses.Loss)
+        function = self.loss.call if is_object else self.loss
+        values = tf.convert_to_tensor(function(targets, outputs))
+        if len(values.shape) == 0:
+            raise ValueError(
+                "`loss` must return one value per example, so that the inner "
+                "loop can sum or average them. Received: a function that "
+                "returns a scalar. Leave the reduction out of it."
+            )
+        axes = list(range(1, len(values.shape)))
+        return tf.reduce_mean(values, axes) if axes else values
+
+    def reduce(self, values) -> tf.Tensor:
+        """The scalar that the inner optimizer descends."""
+        by_sum = self.reduction == "sum"
+        return (tf.reduce_sum if by_sum else tf.reduce_mean)(values)
