@@ -1,0 +1,303 @@
+"""MetaTrainer: evaluates, checkpoints and resumes a meta-training run."""
+
+import pathlib
+import time
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from keras_reptile import checkpoints, files
+from keras_reptile.data.classes import ClassDataset
+from keras_reptile.evaluation import Protocol, evaluate
+
+BEST = "best.npz"
+
+
+class MetaTrainer(keras.callbacks.Callback):
+    """Watches over `MetaModel.fit`.
+
+    Every `eval_interval` meta-steps it measures few-shot accuracy on many
+    episodes of held-out classes and writes `val_accuracy` and
+    `val_accuracy_ci95` into Keras' logs, for other callbacks, the `History`
+    and TensorBoard. It reports `outer_step_size` and
+    `meta_steps_per_second`, writes checkpoints, and resumes from them.
+
+    `seconds` is the wall time of the whole run, over all its resumptions.
+
+    A resumed run ends with bitwise the weights of an uninterrupted one:
+    episodes, dropout and schedules are functions of the meta-step, and a
+    checkpoint holds all else (weights, outer optimizer, inner slots).
+
+    Args:
+        validation: Classes to evaluate on. Neither those trained on nor
+            those reported on, as the best checkpoint is chosen by them.
+        protocol: How to evaluate. The first of its modes is `val_accuracy`,
+            another one `val_accuracy_<mode>`.
+        eval_interval: Meta-steps between evaluations; `None` evaluates at
+            the end of every epoch.
+        checkpoint_dir: Where checkpoints go; `None` writes none.
+        checkpoint_interval: Meta-steps between checkpoints; `None` takes
+            `eval_interval`.
+        keep: How many of the newest checkpoints stay. The best by
+            `val_accuracy` stays as `best.npz` besides.
+        resume: Goes on from the newest checkpoint in `checkpoint_dir`, if
+            there is one. Without it a folder that holds any is refused.
+        log_dir: Where TensorBoard scalars by meta-step go; `None` writes
+            none. (`keras.callbacks.TensorBoard` has them by epoch.)
+
+    Raises:
+        ValueError: If `validation` and `protocol` are not given together,
+            a number is out of range, or a folder cannot be written.
+
+    Example:
+
+    ```python
+    kr.MetaTrainer(
+        validation=omniglot.validation,
+        protocol=kr.Protocol(ways=5, shots=1, num_episodes=200),
+        checkpoint_dir="runs/o15",
+        resume=True,
+    )
+    ```
+    """
+
+    def __init__(
+        self,
+        validation: ClassDataset | None = None,
+        protocol: Protocol | None = None,
+        eval_interval: int | None = None,
+        checkpoint_dir: str | None = None,
+        checkpoint_interval: int | None = None,
+        keep: int = 3,
+        resume: bool = False,
+        log_dir: str | None = None,
+    ):
+        super().__init__()
+        _check_arguments(
+            validation, protocol, eval_interval, checkpoint_interval, keep
+        )
+        if resume and checkpoint_dir is None:
+            raise ValueError(
+                "To resume, MetaTrainer must know where the checkpoints are. "
+                "Received: resume=True and checkpoint_dir=None."
+            )
+        self.validation = validation
+        self.protocol = protocol
+        self.eval_interval = eval_interval
+        self.checkpoint_dir = _writable_folder(checkpoint_dir)
+        self.checkpoint_interval = checkpoint_interval or eval_interval
+        self.keep = keep
+        self.resume = resume
+        self.log_dir = _writable_folder(log_dir)
+        self.best_accuracy = None
+        self.seconds = 0.0
+        self._writer = None
+        self._scores = {}
+        self._saved_at = None
+        self._clock = _Clock()
+
+    def before_fit(self, model) -> bool:
+        """Restores the last checkpoint; called by `MetaModel.fit`.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ValueError: If there are checkpoints and `resume` is off, or none
+                of them can be used.
+        """
+        if self.checkpoint_dir is None:
+            return False
+        if not self.resume:
+            self._refuse_another_run()
+            return False
+        extra = checkpoints.restore_latest(self.checkpoint_dir, model)
+        if extra is None:
+            return False
+        self.best_accuracy = extra["best_accuracy"]
+        self.seconds = extra["seconds"]
+        self._saved_at = model.meta_step
+        logging.info("Resumed at meta-step %d.", model.meta_step)
+        return True
+
+    def _refuse_another_run(self):
+        found = checkpoints.list_steps(self.checkpoint_dir)
+        if found and self._saved_at is None:
+            raise ValueError(
+                "A new run must not write over another's checkpoints. "
+                f"Received: checkpoint_dir={self.checkpoint_dir}, which holds "
+                f"{len(found)} of them. Go on from them with resume=True, or "
+                "use another folder."
+            )
+
+    def on_train_begin(self, logs=None):
+        self._last_step = self.model.meta_step
+        self._started = time.perf_counter() - self.seconds
+        if self.log_dir:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._clock.restart()
+        self._scores = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.model.meta_step
+        self._clock.tick(step)
+        if logs is not None and self._clock.rate:
+            logs["meta_steps_per_second"] = self._clock.rate
+        before, self._last_step = self._last_step, step
+        evaluated = _crossed(before, step, self.eval_interval)
+        if evaluated:
+            self._evaluate(step)
+        # With the same interval, after the evaluation that it belongs to.
+        if _crossed(before, step, self.checkpoint_interval):
+            self._save(step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = self.model.meta_step
+        if self.eval_interval is None:
+            self._evaluate(step)
+        if self.checkpoint_interval is None:
+            self._save(step)
+        if logs is not None:
+            logs.update(self._scores, **self._progress())
+
+    def on_train_end(self, logs=None):
+        if self._saved_at != self.model.meta_step:
+            self._save(self.model.meta_step)
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    def _evaluate(self, step):
+        scalars = {}
+        if self.validation is not None:
+            with self._clock.stopped():
+                scores = evaluate(self.model, self.validation, self.protocol)
+            for mode, score in scores.items():
+                first = mode == self.protocol.modes[0]
+                name = "val_accuracy" + ("" if first else f"_{mode}")
+                scalars[name] = score.mean
+                scalars[f"{name}_ci95"] = score.ci95
+                scalars["val_accuracy_before"] = score.mean_before
+            self._keep_best(scalars["val_accuracy"])
+        self._scores = scalars
+        self._write_scalars(step, {**scalars, **self._progress()})
+
+    def _keep_best(self, accuracy):
+        if self.best_accuracy is not None and accuracy <= self.best_accuracy:
+            return
+        self.best_accuracy = accuracy
+        if self.checkpoint_dir:
+            with self._clock.stopped():
+                self._write(self.checkpoint_dir / BEST)
+
+    def _save(self, step):
+        if self.checkpoint_dir is None:
+            return
+        with self._clock.stopped():
+            self._write(checkpoints.step_path(self.checkpoint_dir, step))
+        self._saved_at = step
+        for path in checkpoints.list_steps(self.checkpoint_dir)[: -self.keep]:
+            path.unlink()
+
+    def _write(self, path):
+        self.seconds = time.perf_counter() - self._started
+        extra = {"best_accuracy": self.best_accuracy, "seconds": self.seconds}
+        checkpoints.write(path, self.model, extra)
+
+    def _progress(self):
+        progress = {
+            "outer_step_size": float(self.model.optimizer.learning_rate)
+        }
+        if self._clock.rate:
+            progress["meta_steps_per_second"] = self._clock.rate
+        return progress
+
+    def _write_scalars(self, step, scalars):
+        if self._writer is None:
+            return
+        with self._writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+
+
+class _Clock:
+    """Meta-steps per second of an epoch, its first call left out.
+
+    The first call compiles; evaluations and checkpoints are not training.
+    """
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self):
+        self.rate = None
+        self._first = None
+        self._paused = 0.0
+
+    def tick(self, step):
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = step, now
+            self._paused = 0.0
+        elif step > self._first[0]:
+            elapsed = now - self._first[1] - self._paused
+            self.rate = (step - self._first[0]) / max(elapsed, 1e-9)
+
+    def stopped(self):
+        return _Pause(self)
+
+
+class _Pause:
+    def __init__(self, clock):
+        self._clock = clock
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_):
+        self._clock._paused += time.perf_counter() - self._start
+
+
+def _crossed(before, after, interval):
+    return bool(interval) and before // interval < after // interval
+
+
+def _check_arguments(validation, protocol, eval_every, checkpoint_every, keep):
+    if (validation is None) != (protocol is None):
+        raise ValueError(
+            "`validation` and `protocol` belong together: classes, and how "
+            f"to evaluate on them. Received: validation={validation!r}, "
+            f"protocol={protocol!r}."
+        )
+    for name, value in (
+        ("eval_interval", eval_every),
+        ("checkpoint_interval", checkpoint_every),
+        ("keep", keep),
+    ):
+        if value is not None and (int(value) != value or value < 1):
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1. Received: "
+                f"{name}={value!r}."
+            )
+
+
+def _writable_folder(path):
+    """Makes a folder, and finds out now whether it can be written to."""
+    if path is None:
+        return None
+    path = pathlib.Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with files.atomic_write(path / ".writable"):
+            pass
+        (path / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(
+            "Checkpoints and logs need a folder that can be written to. "
+            f"Received: {path} ({error}). Choose another one."
+        ) from error
+    return path

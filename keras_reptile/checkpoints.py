@@ -1,0 +1,190 @@
+"""Checkpoints of a meta-training run: whole, checked, exactly resumable.
+
+A checkpoint is one `.npz` file: the weights, the buffers, the outer
+optimizer, the slots of the inner one, and the step. It is written under
+another name first, so that it is whole or not there, and holds a checksum of
+its arrays, so that a damaged one is found and the one before it used.
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+import zipfile
+import zlib
+
+import numpy as np
+from absl import logging
+
+from keras_reptile import files
+
+_PATTERN = re.compile(r"step-(\d{9})\.npz")
+# What NumPy and zipfile raise on files that are cut short or changed.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class DamagedCheckpoint(Exception):
+    """A file that is not the checkpoint that was written."""
+
+
+def variables_of(model) -> dict:
+    """All that a `MetaModel`'s training changes, by name.
+
+    Args:
+        model: A compiled `MetaModel`.
+
+    Returns:
+        `keras.Variable`s by a name that says what they are.
+    """
+    groups = {
+        "weights": model.inner_model.trainable_variables,
+        "buffers": model.inner_model.non_trainable_variables,
+        "outer": model.optimizer.variables,
+        "inner": model.inner_optimizer.variables,
+    }
+    return {
+        f"{group}/{i:03d}/{variable.path}": variable
+        for group, variables in groups.items()
+        for i, variable in enumerate(variables)
+    }
+
+
+def write(path, model, extra: dict | None = None) -> None:
+    """Writes a checkpoint, atomically.
+
+    Args:
+        path: Of the file; its folder must exist.
+        model: A compiled `MetaModel`.
+        extra: What else to keep, as JSON.
+    """
+    arrays = {k: v.numpy() for k, v in variables_of(model).items()}
+    header = {
+        "format": 1,
+        "step": model.meta_step,
+        "sha256": _checksum(arrays),
+        "extra": extra or {},
+    }
+    with files.atomic_write(path) as file:
+        np.savez(file, __header__=json.dumps(header), **arrays)
+
+
+def read(path) -> tuple[dict, dict]:
+    """Reads a checkpoint and verifies its checksum.
+
+    Returns:
+        `(header, arrays)`.
+
+    Raises:
+        DamagedCheckpoint: If the file is truncated or changed.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        header = json.loads(str(arrays.pop("__header__")))
+        whole = header["sha256"] == _checksum(arrays)
+    except _DAMAGED as error:
+        raise DamagedCheckpoint(
+            f"{path} is not a whole checkpoint: {error}"
+        ) from error
+    if not whole:
+        raise DamagedCheckpoint(f"{path} does not match its checksum")
+    return header, arrays
+
+
+def restore(path, model) -> dict:
+    """Sets a model's variables to those of a checkpoint.
+
+    Args:
+        path: Of the file.
+        model: A compiled `MetaModel` of the same architecture.
+
+    Returns:
+        What was given as `extra`.
+
+    Raises:
+        DamagedCheckpoint: If the file is truncated or changed.
+        ValueError: If it is of another architecture or other optimizers.
+    """
+    header, arrays = read(path)
+    pairs = _matched(variables_of(model), arrays, path)
+    for variable, array in pairs:
+        variable.assign(array)
+    return header["extra"]
+
+
+def restore_latest(directory, model) -> dict | None:
+    """Restores the newest whole checkpoint of a folder.
+
+    A damaged one is said, left where it is, and the one before it taken.
+
+    Returns:
+        What was given as `extra`, or `None` where there is no checkpoint.
+
+    Raises:
+        ValueError: If there are checkpoints and none is whole, or of this
+            architecture.
+    """
+    paths = list_steps(directory)
+    for path in reversed(paths):
+        try:
+            return restore(path, model)
+        except DamagedCheckpoint as error:
+            logging.warning("%s; the one before it is used.", error)
+    if paths:
+        raise ValueError(
+            f"Expected a whole checkpoint in {directory}. Received: "
+            f"{len(paths)}, all damaged. Move them away to start anew."
+        )
+    return None
+
+
+def list_steps(directory) -> list[pathlib.Path]:
+    """The checkpoints of a folder, oldest first."""
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if _PATTERN.fullmatch(p.name))
+
+
+def step_path(directory, step: int) -> pathlib.Path:
+    """Where the checkpoint of a meta-step is."""
+    return pathlib.Path(directory) / f"step-{step:09d}.npz"
+
+
+def _matched(variables, arrays, path):
+    """Pairs of variable and array; names past the group may differ."""
+    theirs = {"/".join(k.split("/")[:2]): v for k, v in arrays.items()}
+    ours = {"/".join(k.split("/")[:2]): v for k, v in variables.items()}
+    pairs = [(v, theirs.get(k)) for k, v in ours.items()]
+    wrong = [
+        f"{variable.path}: {tuple(variable.shape)} here, "
+        f"{'nothing' if array is None else array.shape} there"
+        for variable, array in pairs
+        if array is None or tuple(variable.shape) != array.shape
+    ]
+    wrong += [f"{k}: nothing here" for k in theirs if k not in ours]
+    if wrong:
+        raise ValueError(
+            "A checkpoint can only be restored into the model and the "
+            f"optimizers it was made with. Received: {path}, which differs "
+            f"in {len(wrong)} variables, the first being {wrong[0]}. Build "
+            "the same model, or use another checkpoint folder."
+        )
+    return pairs
+
+
+def _checksum(arrays):
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype} {array.shape};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""Arrays that are costly to make, kept on disk between runs."""
+
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+from absl import logging
+
+from keras_reptile import files
+
+
+def load(name: str, directory: str | None = None) -> dict | None:
+    """Returns what `store` kept under a name, or `None`.
+
+    Args:
+        name: Of the file, without a suffix.
+        directory: `None` is `~/.cache/keras_reptile`.
+    """
+    path = _path(name, directory)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        logging.warning("%s is not readable and is made anew: %s", path, error)
+        return None
+
+
+def store(name: str, arrays: dict, directory: str | None = None) -> None:
+    """Keeps arrays under a name; a folder that can't be written is no error.
+
+    Args:
+        name: Of the file, without a suffix.
+        arrays: NumPy arrays by name.
+        directory: `None` is `~/.cache/keras_reptile`.
+    """
+    path = _path(name, directory)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_write(path) as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        logging.warning("Not cached, so the next start is slow: %s", error)
+
+
+def _path(name, directory):
+    home = os.path.join("~", ".cache", "keras_reptile")
+    return pathlib.Path(directory or home).expanduser() / f"{name}.npz"

@@ -1,0 +1,252 @@
+"""A set of classes with their examples, from which episodes are drawn.
+
+Example:
+
+```python
+mine = kr.data.from_arrays(images, labels)
+spec = kr.EpisodeSpec(ways=5, shots=3)
+model.fit(mine.episodes(spec, meta_batch_size=5), steps_per_epoch=1_000)
+```
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
+
+
+class ClassDataset:
+    """Examples grouped by class, in memory.
+
+    Args:
+        x: Examples of shape `(total, ...)`, the classes one after another.
+            Either uint8, which episodes hold as float32 in [0, 1], or
+            floats, which they hold as float32 and otherwise as they are.
+        counts: Examples of each class, in order; they add up to `total`.
+        names: A name for each class, or `None` to number them.
+
+    Raises:
+        ValueError: If the shapes disagree, `x` has another dtype or holds
+            values that are not finite.
+    """
+
+    def __init__(self, x, counts, names=None):
+        self.x = _checked_examples(x)
+        self.counts = np.asarray(counts, np.int32)
+        if self.counts.ndim != 1 or (self.counts < 1).any():
+            raise ValueError(
+                "`counts` must be one positive number per class. Received: "
+                f"{counts}."
+            )
+        if self.counts.sum() != len(self.x):
+            raise ValueError(
+                "`counts` must add up to the number of examples. Received: "
+                f"{self.counts.sum()}, but x has {len(self.x)} examples."
+            )
+        if names is None:
+            names = [str(i) for i in range(len(self.counts))]
+        if len(names) != len(self.counts):
+            raise ValueError(
+                f"Expected a name for each of {len(self.counts)} classes. "
+                f"Received: {len(names)} names."
+            )
+        self.names = list(names)
+        self._tensor = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
+
+    @property
+    def example_shape(self) -> tuple:
+        """Shape of one example."""
+        return self.x.shape[1:]
+
+    def __repr__(self):
+        return (
+            f"ClassDataset({self.num_classes} classes, {len(self.x)} examples "
+            f"of shape {self.example_shape})"
+        )
+
+    def examples(self, index: int) -> np.ndarray:
+        """The examples of one class, as stored."""
+        start = self.counts[:index].sum()
+        return self.x[start : start + self.counts[index]]
+
+    def subset(self, indices) -> "ClassDataset":
+        """The classes of the given indices, in the given order.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if not len(indices):
+            raise ValueError("Expected at least one class. Received: none.")
+        return ClassDataset(
+            np.concatenate([self.examples(i) for i in indices]),
+            self.counts[np.asarray(indices)],
+            [self.names[i] for i in indices],
+        )
+
+    def episodes(
+        self,
+        spec: EpisodeSpec,
+        meta_batch_size: int = 1,
+        seed: int = 0,
+        start: int = 0,
+    ) -> tf.data.Dataset:
+        """An endless stream of task batches, to be given to `fit`.
+
+        Episode `n` of a seed is always the same one, whatever the meta-batch
+        size, and a stream starts anywhere at no cost.
+
+        Args:
+            spec: The shape of an episode.
+            meta_batch_size: Tasks per element, so per meta-step.
+            seed: An integer that names the stream.
+            start: Meta-steps to leave out at the beginning.
+
+        Returns:
+            A `tf.data.Dataset` of `Task`s with a leading task axis. It
+            carries `spec`, and `starting_at(meta_step)`, by which `fit`
+            goes on where the model stands.
+
+        Raises:
+            ValueError: If there are fewer classes than ways, a class has
+                fewer examples than an episode takes, or a number is not a
+                positive integer.
+        """
+        self.check(spec)
+        for name, value, least in (
+            ("meta_batch_size", meta_batch_size, 1),
+            ("start", start, 0),
+        ):
+            if int(value) != value or value < least:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least {least}. "
+                    f"Received: {name}={value!r}."
+                )
+        if int(seed) != seed:
+            raise ValueError(f"`seed` must be an integer. Received: {seed!r}.")
+
+        def starting_at(meta_step):
+            first = tf.data.Dataset.range(
+                int(meta_step) * meta_batch_size, np.iinfo(np.int64).max
+            )
+            tasks = first.map(
+                lambda episode: self._draw(spec, seed, episode),
+                num_parallel_calls=2,
+                deterministic=True,
+            )
+            tasks = tasks.batch(meta_batch_size, drop_remainder=True)
+            tasks = tasks.prefetch(4)
+            tasks.spec = spec
+            tasks.starting_at = starting_at
+            return tasks
+
+        return starting_at(start)
+
+    def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
+        """One `Task`, the `number`-th of the stream of `seed`."""
+        self.check(spec)
+        return self._draw(spec, seed, number)
+
+    def check(self, spec: EpisodeSpec) -> None:
+        """Refuses episodes that these classes cannot give.
+
+        Raises:
+            ValueError: As `episodes` says.
+        """
+        if spec.ways > self.num_classes:
+            raise ValueError(
+                "An episode needs `ways` distinct classes. Received: "
+                f"ways={spec.ways}, but the dataset has {self.num_classes} "
+                "classes. Lower `ways`, or check that the right split was "
+                "passed."
+            )
+        fewest = int(self.counts.argmin())
+        if spec.shots + spec.queries > self.counts[fewest]:
+            raise ValueError(
+                "An episode needs `shots + queries` examples of each class. "
+                f"Received: shots={spec.shots}, queries={spec.queries}, but "
+                f"class '{self.names[fewest]}' has {self.counts[fewest]} "
+                "examples. Lower one of them, or leave out small classes "
+                "with `subset`."
+            )
+
+    def _draw(self, spec, seed, episode):
+        if self._tensor is None:
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._tensor = tf.constant(self.x)
+        drawn = draw_indices(self.counts, spec, seed, episode)
+        first = np.cumsum(self.counts) - self.counts
+        rows = tf.gather(first.astype(np.int32), drawn.classes)
+        rows = rows[:, tf.newaxis] + drawn.examples
+        support, query = tf.split(rows, [spec.shots, spec.queries], 1)
+        return Task(self._take(support), self._take(query), drawn.batches)
+
+    def _take(self, rows):
+        ways, each = rows.shape
+        x = tf.gather(self._tensor, tf.reshape(rows, [-1]))
+        if x.dtype == tf.uint8:
+            x = tf.cast(x, tf.float32) / 255.0
+        return Examples(x, tf.repeat(tf.range(ways), each))
+
+
+def from_arrays(x, y) -> ClassDataset:
+    """Groups one's own examples by their labels.
+
+    Args:
+        x: Examples of shape `(n, ...)`, uint8 or floats.
+        y: Labels of shape `(n,)`, integers or strings, in any order.
+
+    Returns:
+        A `ClassDataset` whose classes are the sorted distinct labels.
+
+    Raises:
+        ValueError: If the shapes disagree, or the labels are floats.
+
+    Example:
+
+    ```python
+    train = kr.data.from_arrays(images, labels)
+    ```
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if y.ndim != 1 or len(x) != len(y):
+        raise ValueError(
+            "Expected one label per example, `y` of shape (n,). Received: x "
+            f"of shape {x.shape} and y of shape {y.shape}."
+        )
+    if y.dtype.kind not in "iuUSb":
+        raise ValueError(
+            "Labels must be integers or strings. Received: y of dtype "
+            f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`."
+        )
+    labels, counts = np.unique(y, return_counts=True)
+    order = np.argsort(y, kind="stable")
+    return ClassDataset(x[order], counts, [str(label) for label in labels])
+
+
+def _checked_examples(x):
+    x = np.asarray(x)
+    if x.ndim < 2 or not len(x):
+        raise ValueError(
+            "`x` must hold examples of shape (total, ...), at least one of "
+            f"them. Received: shape {x.shape}."
+        )
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype.kind != "f":
+        raise ValueError(
+            "`x` must be uint8, read as 0 to 255, or floats. Received: dtype "
+            f"{x.dtype}. Pass `x.astype('float32')` if the values are to be "
+            "used as they are."
+        )
+    bad = ~np.isfinite(x).reshape(len(x), -1).all(1)
+    if bad.any():
+        raise ValueError(
+            "`x` must be finite. Received: NaN or infinity in "
+            f"{bad.sum()} examples, the first at index {bad.argmax()}."
+        )
+    return x.astype(np.float32)

@@ -1,0 +1,356 @@
+"""MetaModel: a Keras model that learns to learn, trained by `fit`.
+
+A meta-step adapts a copy of the weights to each task of the batch, as pure
+functions that run side by side, and gives the mean of the algorithm's
+meta-gradients to the outer optimizer.
+
+Source: Nichol, Achiam & Schulman 2018, Algorithm 2.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_reptile import (
+    algorithms,
+    checks,
+    meta_step,
+    personal,
+    resuming,
+)
+from keras_reptile.learner import Learner, State, check_model
+from keras_reptile.metrics import resolve_metrics
+
+INNER_STATES = tuple(meta_step.SLOTS)
+
+
+@keras.saving.register_keras_serializable(package="keras_reptile")
+class MetaModel(keras.Model):
+    """Meta-trains a Keras model on episodes.
+
+    Args:
+        model: Any built `keras.Model`. It is trained in place: its weights
+            are the initialisation that is learned.
+        algorithm: A name of `kr.algorithms.names()`, or a function
+            `(learner, state, task) -> (meta_gradient, adapted_state)`.
+        inner_state: What becomes of the inner optimizer's slots.
+            `"average"`: every task of a meta-batch starts from the same
+            slots and the mean is kept; the tasks run side by side.
+            `"carry"`: from task to task, one after another, as the original.
+            `"reset"`: every task starts with a new optimizer.
+        name: The model's name.
+
+    Raises:
+        ValueError: If the model is not built, or a name is unknown.
+
+    Example:
+
+    ```python
+    model = kr.MetaModel(kr.models.omniglot_cnn(ways=5))
+    model.compile(
+        optimizer=keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, 3_000)),
+        inner_optimizer=keras.optimizers.Adam(1e-3, beta_1=0.0),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(classes.episodes(spec, meta_batch_size=5), steps_per_epoch=3_000)
+    personal = model.adapt(x_support, y_support)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        algorithm="reptile",
+        inner_state: str = "average",
+        name: str | None = None,
+    ):
+        check_model(model)
+        if inner_state not in INNER_STATES:
+            raise ValueError(
+                f"`inner_state` must be one of {INNER_STATES}. Received: "
+                f"{inner_state!r}."
+            )
+        super().__init__(name=name or f"meta_{model.name}")
+        self.inner_model = model
+        self.algorithm = algorithms.get(algorithm)
+        self.inner_state = inner_state
+        # Without this, `fit` would build by calling the model on a Task.
+        self.built = True
+
+    def compile(
+        self,
+        optimizer=None,
+        inner_optimizer=None,
+        loss=None,
+        metrics=(),
+        inner_reduction: str | None = None,
+        inner_weight_decay: float = 1.0,
+        jit_compile: bool | str = "auto",
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+    ):
+        """Configures both loops.
+
+        Args:
+            optimizer: The outer optimizer. `SGD(e)` is the paper's
+                interpolation of step size `e`; the default is `SGD(1.0)`.
+            inner_optimizer: Any Keras optimizer that is a pure function of
+                its variables; the default is `SGD(0.01)`.
+            loss: A Keras loss, its name, or a function of targets and
+                outputs that returns one value per example.
+            metrics: Keras metrics or their names, of the query examples
+                after adaptation.
+            inner_reduction: `"sum"` or `"mean"` of the loss over an inner
+                batch, `None` for what the loss itself says. The original
+                differentiates the sum.
+            inner_weight_decay: A factor on every weight before every inner
+                step; 1 is no decay.
+            jit_compile: Whether the inner loop is compiled by XLA; `"auto"`
+                does. The rest of a meta-step never is.
+            run_eagerly: Runs everything step by step, to debug.
+            steps_per_execution: Meta-steps per call, as Keras has it.
+
+        Raises:
+            ValueError: If the loss is missing, or the inner optimizer cannot
+                be used as a pure function.
+        """
+        self._compile_settings = {
+            "optimizer": keras.optimizers.get(optimizer or _sgd(1.0)),
+            "inner_optimizer": keras.optimizers.get(
+                inner_optimizer or _sgd(0.01)
+            ),
+            "loss": loss,
+            "metrics": list(metrics or ()),
+            "inner_reduction": inner_reduction,
+            "inner_weight_decay": inner_weight_decay,
+            "jit_compile": jit_compile,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+        }
+        self.learner = Learner(
+            self.inner_model,
+            loss,
+            self._compile_settings["inner_optimizer"],
+            inner_reduction,
+            inner_weight_decay,
+        )
+        # Under its own name, so that `.keras` files hold its slots.
+        self.inner_optimizer = self.learner.optimizer
+        self._loss = keras.metrics.Mean(name="loss")
+        self._inner_loss = keras.metrics.Mean(name="inner_loss")
+        self._query_metrics = resolve_metrics(metrics, loss)
+        self._jit = {"auto": True}.get(jit_compile, bool(jit_compile))
+        self._compiled_functions = {}
+        self._element_spec = None
+        # The loss and metrics stay here: Keras' own would read a Task as
+        # (x, y, weight). Compiling all of a step breaks under strategies.
+        super().compile(
+            optimizer=self._compile_settings["optimizer"],
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=False,
+            auto_scale_loss=False,
+        )
+        self.optimizer.build(self.inner_model.trainable_variables)
+
+    @property
+    def meta_step(self) -> int:
+        """Meta-steps taken so far."""
+        return int(self.optimizer.iterations)
+
+    @property
+    def metrics(self):
+        if not self.compiled:
+            return []
+        return [self._loss, *self._query_metrics, self._inner_loss]
+
+    def call(self, x, training=None):
+        """The inner model's outputs with the weights as they stand."""
+        return self.inner_model(x, training=training)
+
+    def fit(self, x=None, **kwargs):
+        """Meta-trains; `keras.Model.fit` on a dataset of task batches.
+
+        An episode stream of `kr.data` goes on where the model stands: at
+        `meta_step`. With a `MetaTrainer(resume=True)` among the callbacks
+        the last checkpoint is restored first, and an epoch that was cut off
+        is finished before the next.
+
+        Args:
+            x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            **kwargs: As `keras.Model.fit`. `steps_per_epoch` is needed,
+                since a stream has no end.
+
+        Returns:
+            A Keras `History`.
+
+        Raises:
+            ValueError: If the episodes do not suit the model.
+        """
+        self._require_compiled()
+        checks.check_task_dataset(
+            x, self.inner_model, self.learner.loss_function.takes_labels
+        )
+        kwargs.setdefault("shuffle", False)
+        if x.element_spec != self._element_spec:
+            # Keras' step would be traced for shapes that suit both datasets,
+            # and the number of tasks and steps must be static.
+            self._element_spec = x.element_spec
+            self.train_function = None
+        resumed = resuming.before_fit(self, kwargs.get("callbacks"))
+        if resumed:
+            return resuming.fit_from_here(self, super().fit, x, kwargs)
+        return super().fit(resuming.stream_from_here(self, x), **kwargs)
+
+    def train_step(self, tasks):
+        """One meta-step: adapt to every task, then the outer update."""
+        number = tf.cast(self.optimizer.iterations.value, tf.int64)
+        gradients, adapted = zip(*self._run_tasks(tasks, number))
+        # The optimizer itself adds up what its replicas give it.
+        self.optimizer.apply(
+            meta_step.share_of_mean(gradients),
+            self.inner_model.trainable_variables,
+        )
+        slots = meta_step.SLOTS[self.inner_state](
+            [state.slots for state in adapted], self.learner.fresh_slots
+        )
+        for variable, slot in zip(self.inner_optimizer.variables, slots):
+            variable.assign(slot)
+        return self._logs(tasks, adapted)
+
+    def test_step(self, tasks):
+        """Adapts to every task and reports; leaves no trace."""
+        results = self._run_tasks(tasks, tf.zeros((), tf.int64))
+        return self._logs(tasks, [adapted for _, adapted in results])
+
+    def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
+        """Learns new classes from a few examples.
+
+        Runs the inner loop of training from the trained weights and slots,
+        and leaves this model as it is. Batch normalisation of the result
+        holds the statistics of the support examples, so that one prediction
+        does not depend on others asked for at the same time.
+
+        Args:
+            x: Support examples, floats of shape `(n, ...)`, in the units that
+                the episodes had (images of uint8 divided by 255).
+            y: Their labels, integers of shape `(n,)` from 0 to the width of
+                the output - 1.
+            steps: Inner steps.
+            batch_size: Examples per step; `None` takes all of them.
+            seed: Of the order in which batches are drawn.
+
+        Returns:
+            A plain `keras.Model`, not compiled, that predicts the classes.
+
+        Raises:
+            ValueError: If the examples do not suit the model.
+        """
+        self._require_compiled()
+        task = personal.support_task(
+            self.inner_model, x, y, steps, batch_size, seed
+        )
+        adapt = self.compiled_function("adapt", self.learner.adapt)
+        adapted = adapt(self.initial_state(), task)
+        return personal.personal_model(
+            self.inner_model, adapted, task.support.x
+        )
+
+    def initial_state(self) -> State:
+        """The state from which a task starts, for evaluation and `adapt`."""
+        state = self.learner.state()
+        if self.inner_state == "reset":
+            state = self.learner.with_fresh_slots(state)
+        return state
+
+    def compiled_function(self, key, function, jit=None):
+        """`function`, compiled once per `compile` and kept under `key`."""
+        if self.run_eagerly:
+            return function
+        if key not in self._compiled_functions:
+            self._compiled_functions[key] = tf.function(
+                function,
+                jit_compile=self._jit if jit is None else jit,
+                autograph=False,
+            )
+        return self._compiled_functions[key]
+
+    def _run_tasks(self, tasks, number):
+        run = self.compiled_function("task", self._run_task)
+        return meta_step.run_tasks(
+            run,
+            self.learner,
+            self.initial_state(),
+            tasks,
+            number,
+            carry=self.inner_state == "carry",
+        )
+
+    def _run_task(self, state, task):
+        return self.algorithm(self.learner, state, task)
+
+    def _logs(self, tasks, adapted):
+        steps = tasks.batches.shape[1]
+        for state in adapted:
+            self._inner_loss.update_state(state.loss / steps)
+        updated = [self._inner_loss]
+        if tasks.query.x.shape[1]:
+            # Not compiled with the inner loop: one pass is fast as it is,
+            # and compiling it would take seconds.
+            predict = self.compiled_function(
+                "predict", self.learner.predict, jit=False
+            )
+            for t, state in enumerate(adapted):
+                x, y = tasks.query.x[t], tasks.query.y[t]
+                outputs = predict(state, x)
+                self._loss.update_state(self.learner.loss_function(y, outputs))
+                for metric in self._query_metrics:
+                    metric.update_state(y, outputs)
+            updated = [self._loss, *self._query_metrics, *updated]
+        return {metric.name: metric.result() for metric in updated}
+
+    def _require_compiled(self):
+        if not self.compiled:
+            raise ValueError(
+                "The MetaModel must be compiled first. Call `compile` with "
+                "an outer `optimizer`, an `inner_optimizer` and a `loss`."
+            )
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own would call the model on a Task; all is built already."""
+
+    def get_config(self):
+        return {
+            "model": keras.saving.serialize_keras_object(self.inner_model),
+            "algorithm": algorithms.serialize(self.algorithm),
+            "inner_state": self.inner_state,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("model", "algorithm"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            key: keras.saving.serialize_keras_object(value)
+            for key, value in self._compile_settings.items()
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def get_build_config(self):
+        return None
+
+    def build_from_config(self, config):
+        """The inner model comes built."""
+
+
+def _sgd(learning_rate):
+    return keras.optimizers.SGD(learning_rate)

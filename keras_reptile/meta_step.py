@@ -1,0 +1,86 @@
+"""What a meta-step does with the tasks of a meta-batch.
+
+Source: Nichol, Achiam & Schulman 2018, Algorithm 2; for the slots, the
+original's `Reptile.train_step`, which never resets them in training.
+"""
+
+import tensorflow as tf
+
+from keras_reptile.episodes import Task, unstack
+from keras_reptile.learner import Learner, State
+
+
+def run_tasks(
+    run, learner: Learner, state: State, tasks: Task, number, carry: bool
+) -> list:
+    """Runs an algorithm on each task.
+
+    Args:
+        run: A function `(state, task) -> (meta_gradient, adapted state)`.
+        learner: The learner.
+        state: The state at the beginning of the meta-step.
+        tasks: A batch of tasks, their number static.
+        number: The meta-step's number, from which dropout's seeds follow.
+        carry: Whether a task starts with the slots that the one before it
+            ended with. Otherwise the tasks run side by side.
+
+    Returns:
+        What `run` returned, by task.
+
+    Raises:
+        ValueError: If the number of tasks is not static.
+    """
+    count = tasks.batches.shape[0]
+    if count is None:
+        raise ValueError(
+            "The number of tasks per meta-step must be known before training. "
+            "Received: a dataset whose batches vary in size. Batch it with "
+            "drop_remainder=True."
+        )
+    results = []
+    for t, task in enumerate(unstack(tasks)):
+        seeded = learner.with_seed(state, number * count + t)
+        results.append(run(seeded, task))
+        if carry:
+            state = state._replace(slots=results[-1][1].slots)
+    return results
+
+
+def share_of_mean(lists) -> list:
+    """This replica's part of the mean over the tasks of all replicas.
+
+    Args:
+        lists: A list of tensors for each task of this replica.
+
+    Returns:
+        A list of tensors whose sums over the replicas are the means.
+    """
+    replicas = tf.distribute.get_replica_context()
+    count = tf.constant(float(len(lists)))
+    if replicas.num_replicas_in_sync > 1:
+        count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    return [tf.add_n(parts) / count for parts in zip(*lists)]
+
+
+def mean_slots(lists) -> list:
+    """The mean of the tasks' slots, over all replicas.
+
+    Integers are step counters, the same in every task, and stay what they
+    are.
+    """
+    first = lists[0]
+    floating = [i for i, slot in enumerate(first) if slot.dtype.is_floating]
+    means = share_of_mean([[slots[i] for i in floating] for slots in lists])
+    replicas = tf.distribute.get_replica_context()
+    if replicas.num_replicas_in_sync > 1:
+        means = replicas.all_reduce(tf.distribute.ReduceOp.SUM, means)
+    by_index = dict(zip(floating, means))
+    return [by_index.get(i, slot) for i, slot in enumerate(first)]
+
+
+# The slots after a meta-step, of the tasks' slots and of fresh ones.
+SLOTS = {
+    "average": lambda slots, fresh: mean_slots(slots),
+    "carry": lambda slots, fresh: slots[-1],
+    "reset": lambda slots, fresh: fresh,
+}

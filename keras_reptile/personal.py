@@ -1,0 +1,92 @@
+"""A plain Keras model out of an adapted state."""
+
+import keras
+import tensorflow as tf
+
+from keras_reptile import checks
+from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
+from keras_reptile.learner import State
+
+
+def support_task(model, x, y, steps, batch_size, seed) -> Task:
+    """A task out of one's own examples, with nothing to ask of it.
+
+    Args:
+        model: The inner model, which says what suits it.
+        x: Support examples.
+        y: Their labels.
+        steps: Inner steps.
+        batch_size: Examples per step; `None` takes all of them.
+        seed: Of the order in which batches are drawn.
+
+    Raises:
+        ValueError: If the examples do not suit the model.
+    """
+    x, y = checks.checked_support(x, y, model)
+    if batch_size is not None and batch_size > len(x):
+        raise ValueError(
+            "`batch_size` must not be larger than the support set. Received: "
+            f"batch_size={batch_size}, and {len(x)} examples."
+        )
+    # The classes need not have equally many examples: only the sum matters.
+    spec = EpisodeSpec(
+        ways=1,
+        shots=len(x),
+        queries=0,
+        inner_steps=steps,
+        inner_batch_size=batch_size,
+    )
+    key = tf.constant([0, seed], tf.int64)
+    support = Examples(tf.constant(x), tf.constant(y))
+    return Task(support, support, draw_batches(spec, key))
+
+
+def personal_model(model: keras.Model, state: State, x) -> keras.Model:
+    """Copies a model, with adapted weights and batch norm fixed on `x`.
+
+    Args:
+        model: The inner model, which is not changed.
+        state: Its adapted state.
+        x: Support examples; batch normalisation of the copy keeps their
+            statistics as its moving averages.
+
+    Returns:
+        A plain `keras.Model` that predicts each example by itself.
+    """
+    copy = model.__class__.from_config(model.get_config())
+    if not copy.built:
+        copy.build(model.input_shape)
+    for variable, weight in zip(copy.trainable_variables, state.weights):
+        variable.assign(weight)
+    for variable, buffer in zip(copy.non_trainable_variables, state.buffers):
+        variable.assign(buffer)
+    _fix_batch_norm(copy, x)
+    return copy
+
+
+def _fix_batch_norm(model, x):
+    """Sets moving averages to the statistics that `x` has, layer by layer."""
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+    ]
+    momenta = [layer.momentum for layer in norms]
+    try:
+        for layer in norms:
+            layer.momentum = 0.0
+            layer.__dict__["call"] = _with_batch_statistics(layer)
+        if norms:
+            model(x, training=False)  # Dropout stays off.
+    finally:
+        for layer, momentum in zip(norms, momenta):
+            layer.momentum = momentum
+            layer.__dict__.pop("call", None)
+
+
+def _with_batch_statistics(layer):
+    def call(inputs, training=None, mask=None):
+        return type(layer).call(layer, inputs, training=True, mask=mask)
+
+    return call

@@ -1,0 +1,60 @@
+"""`fit` that goes on where a model stands.
+
+Keras counts in epochs, and an epoch that was cut off has to be finished
+before the next begins, with the episodes it would have seen.
+"""
+
+from keras_reptile import checks
+
+
+def before_fit(model, callbacks) -> bool:
+    """Lets a `MetaTrainer` restore its checkpoint before `fit` begins.
+
+    Returns:
+        Whether one of the callbacks resumed a run.
+    """
+    resumed = False
+    for callback in callbacks or ():
+        if hasattr(callback, "before_fit"):
+            resumed = callback.before_fit(model) or resumed
+    return resumed
+
+
+def stream_from_here(model, x):
+    """The episodes from the model's meta-step on."""
+    if hasattr(x, "starting_at") and model.meta_step:
+        return x.starting_at(model.meta_step)
+    return x
+
+
+def fit_from_here(model, keras_fit, x, arguments):
+    """Finishes the epoch that was cut off, then goes on to the last.
+
+    Args:
+        model: A compiled `MetaModel`, its checkpoint restored.
+        keras_fit: `keras.Model.fit` of this model.
+        x: A stream of `kr.data`.
+        arguments: What else was given to `fit`.
+
+    Returns:
+        The `History` of what was left to do.
+
+    Raises:
+        ValueError: If the stream cannot start in the middle.
+    """
+    steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
+    checks.check_resumable(x, steps)
+    epoch, offset = divmod(model.meta_step, steps)
+    if offset and epoch < epochs:
+        rest = {
+            **arguments,
+            "steps_per_epoch": steps - offset,
+            "initial_epoch": epoch,
+            "epochs": epoch + 1,
+        }
+        history = keras_fit(stream_from_here(model, x), **rest)
+        epoch += 1
+        if epoch == epochs or model.stop_training:
+            return history
+    arguments = {**arguments, "initial_epoch": epoch, "epochs": epochs}
+    return keras_fit(stream_from_here(model, x), **arguments)
