@@ -1,0 +1,1 @@
+"""Programs, one experiment each: `python -m trainers.NAME --help`."""

@@ -1,0 +1,90 @@
+"""What the programs share: flags, callbacks, tables and results files."""
+
+import json
+import pathlib
+import platform
+import sys
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+import keras_reptile as kr
+from keras_reptile import files
+
+LOGDIR = flags.DEFINE_string(
+    "logdir",
+    None,
+    "Folder of checkpoints, TensorBoard logs and results.json. A folder that "
+    "holds a run already is refused without --resume. (default: runs/NAME)",
+)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the initial weights and of the episodes."
+)
+RESUME = flags.DEFINE_boolean(
+    "resume", False, "Goes on from the newest checkpoint in --logdir, if any."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where TFDS keeps Omniglot; it is downloaded there if it is absent. "
+    "(default: TFDS' own folder)",
+)
+
+
+def verbosity() -> int:
+    """Keras' progress bar on a terminal, a line per epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def tensorboard(logdir) -> keras.callbacks.TensorBoard:
+    """Keras' own TensorBoard callback, with scalars by epoch."""
+    return keras.callbacks.TensorBoard(str(logdir), write_graph=False)
+
+
+def print_table(title: str, header: list, rows: list) -> None:
+    """Prints a table with its columns aligned."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths))
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    print("\n" + title + "\n\n" + "\n".join(lines) + "\n", flush=True)
+
+
+def percent(scores: kr.Scores) -> str:
+    """Mean and interval as the paper prints them."""
+    return f"{100 * scores.mean:.2f} +- {100 * scores.ci95:.2f}"
+
+
+def summary(scores: kr.Scores) -> dict:
+    """What a results file holds of a set of scores."""
+    return {
+        "mean": scores.mean,
+        "ci95": scores.ci95,
+        "num_episodes": scores.num_episodes,
+        "mean_before": scores.mean_before,
+    }
+
+
+def write_results(logdir, results: dict) -> pathlib.Path:
+    """Writes `results.json`, with flags and versions, atomically."""
+    path = pathlib.Path(logdir) / "results.json"
+    settings = {
+        name: flag.value
+        for name, flag in flags.FLAGS._flags().items()
+        if flags.FLAGS.find_module_defining_flag(name) == sys.argv[0]
+        or "trainers" in (flags.FLAGS.find_module_defining_flag(name) or "")
+    }
+    versions = {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "keras_reptile": kr.__version__,
+    }
+    record = {**results, "flags": settings, "versions": versions}
+    with files.atomic_write(path, "w") as file:
+        json.dump(record, file, indent=2)
+    return path
