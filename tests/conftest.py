@@ -1,0 +1,86 @@
+"""Small problems on which every behaviour can be seen in a second."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_reptile as kr
+
+# Two devices out of one processor, for the tests of tf.distribute.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+def blobs(num_classes=8, examples=6, size=4, seed=0):
+    """Classes of points around centres, easy to tell apart."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(0, 2, (num_classes, 1, size))
+    x = centres + rng.normal(0, 0.5, (num_classes, examples, size))
+    x = x.reshape(-1, size).astype("float32")
+    return kr.data.ClassDataset(x, [examples] * num_classes)
+
+
+def mlp(ways=3, size=4, dropout=False):
+    layers = [
+        keras.Input((size,)),
+        keras.layers.Dense(8, activation="tanh"),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dense(ways),
+    ]
+    if dropout:
+        layers.insert(2, keras.layers.Dropout(0.5))
+    return keras.Sequential(layers)
+
+
+def meta_model(inner_state="average", dropout=False, **settings):
+    keras.utils.set_random_seed(0)
+    model = kr.MetaModel(mlp(dropout=dropout), inner_state=inner_state)
+    arguments = {
+        "optimizer": keras.optimizers.SGD(0.5),
+        "inner_optimizer": keras.optimizers.Adam(0.02, beta_1=0.0),
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+        # Compiling takes longer than these problems; some tests compile.
+        "jit_compile": False,
+    }
+    model.compile(**{**arguments, **settings})
+    return model
+
+
+SPEC = kr.EpisodeSpec(
+    ways=3, shots=3, queries=2, inner_steps=3, inner_batch_size=4
+)
+
+
+def all_values(model):
+    """Every number that training changes, by name."""
+    from keras_reptile import checkpoints
+
+    # The paths after the group and index differ between copies of a model.
+    return {
+        "/".join(name.split("/")[:2]): variable.numpy()
+        for name, variable in checkpoints.variables_of(model).items()
+    }
+
+
+def assert_same(first, second, exact=True, rtol=1e-5):
+    assert first.keys() == second.keys()
+    for name in first:
+        if exact:
+            np.testing.assert_array_equal(first[name], second[name], name)
+        else:
+            np.testing.assert_allclose(
+                first[name], second[name], rtol, atol=1e-6, err_msg=name
+            )

@@ -1,0 +1,153 @@
+"""Episodes: their shape, their distinctness, their reproducibility."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import blobs
+
+import keras_reptile as kr
+from keras_reptile.episodes import draw_batches, draw_indices
+
+KEY = tf.constant([1, 2], tf.int64)
+
+
+def spec(**changes):
+    settings = {"ways": 5, "shots": 4, "queries": 3, "inner_steps": 6}
+    return kr.EpisodeSpec(**{**settings, "inner_batch_size": 8, **changes})
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_classes_and_examples_are_distinct_and_in_range(number):
+    counts = np.array([7, 9, 30, 7, 8, 12, 7])
+    drawn = draw_indices(counts, spec(), seed=3, episode=number)
+    classes, examples = drawn.classes.numpy(), drawn.examples.numpy()
+    assert len(set(classes)) == 5
+    for index, row in zip(classes, examples):
+        assert len(set(row)) == 7
+        assert row.min() >= 0 and row.max() < counts[index]
+
+
+def test_every_class_and_example_is_drawn_equally_often():
+    counts = np.full(10, 8)
+    drawn = [draw_indices(counts, spec(), 0, n) for n in range(600)]
+    classes = np.concatenate([d.classes for d in drawn])
+    examples = np.concatenate([np.ravel(d.examples) for d in drawn])
+    # Binomial deviations of more than five sigma do not happen.
+    np.testing.assert_allclose(np.bincount(classes), 300, atol=5 * 150**0.5)
+    expected = len(examples) / 8
+    np.testing.assert_allclose(
+        np.bincount(examples), expected, atol=5 * expected**0.5
+    )
+
+
+def test_label_says_nothing_of_the_class():
+    drawn = [draw_indices([8] * 10, spec(), 0, n) for n in range(600)]
+    first = np.bincount([int(d.classes[0]) for d in drawn], minlength=10)
+    np.testing.assert_allclose(first, 60, atol=5 * 60**0.5)
+
+
+def test_cycling_batches_are_epochs_laid_end_to_end():
+    stream = draw_batches(spec(inner_steps=5, inner_batch_size=8), KEY)
+    stream = stream.numpy().ravel()  # Two epochs of 20 rows.
+    for epoch in (stream[:20], stream[20:40]):
+        assert sorted(epoch) == list(range(20))
+    assert (stream[:20] != stream[20:]).any()
+
+
+def test_cycling_batches_may_straddle_epochs():
+    # 5 examples in batches of 3: the second takes 2 of one epoch, 1 of the
+    # next, as the original's does.
+    narrow = spec(ways=5, shots=1, inner_steps=5, inner_batch_size=3)
+    stream = draw_batches(narrow, KEY).numpy().ravel()
+    for start in (0, 5, 10):
+        assert sorted(stream[start : start + 5]) == list(range(5))
+
+
+def test_independent_batches_repeat_between_but_not_within():
+    independent = spec(replacement=True, inner_steps=40)
+    batches = draw_batches(independent, KEY).numpy()
+    assert batches.shape == (40, 8)
+    assert all(len(set(row)) == 8 for row in batches)
+    first_epoch = batches.ravel()[:20]
+    assert len(set(first_epoch)) < 20  # As an epoch would not.
+
+
+def test_larger_batches_than_the_task_only_where_asked_for():
+    small = {"ways": 5, "shots": 1, "inner_batch_size": 12}
+    for replacement in (False, True):
+        with pytest.raises(ValueError, match="replacement=" + str(replacement)):
+            spec(**small, replacement=replacement)
+    allowed = spec(**small, inner_steps=5, repeat_within_batch=True)
+    stream = draw_batches(allowed, KEY).numpy().ravel()
+    np.testing.assert_array_equal(np.bincount(stream), 12)
+
+
+def test_no_batch_size_is_the_whole_support_set():
+    batches = draw_batches(spec(inner_batch_size=None), KEY).numpy()
+    assert batches.shape == (6, 20)
+    assert all(sorted(row) == list(range(20)) for row in batches)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"ways": 0}, "`ways`.*at least 1.*ways=0"),
+        ({"shots": 1.5}, "`shots`.*integer.*1.5"),
+        ({"queries": -1}, "`queries`.*at least 0"),
+        ({"inner_steps": 0}, "`inner_steps`.*at least 1"),
+        ({"inner_batch_size": 0}, "`inner_batch_size`.*at least 1"),
+        ({"ways": True}, "`ways`.*integer"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(changes, text):
+    with pytest.raises(ValueError, match=text):
+        spec(**changes)
+
+
+def first(dataset, number):
+    return [tf.nest.map_structure(np.asarray, e) for e in dataset.take(number)]
+
+
+def assert_equal(one, other):
+    tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+
+
+def test_a_stream_starts_anywhere():
+    classes = blobs(examples=8)
+    whole = first(classes.episodes(spec(), 2, seed=5), 6)
+    assert_equal(
+        first(classes.episodes(spec(), 2, seed=5, start=4), 2), whole[4:]
+    )
+    stream = classes.episodes(spec(), 2, seed=5)
+    assert_equal(first(stream.starting_at(3), 3), whole[3:])
+
+
+def test_episodes_do_not_depend_on_the_meta_batch_size():
+    classes = blobs(examples=8)
+    by_two = first(classes.episodes(spec(), 2, seed=5), 3)
+    by_three = first(classes.episodes(spec(), 3, seed=5), 2)
+    for field in range(5):
+        np.testing.assert_array_equal(
+            np.concatenate([tf.nest.flatten(e)[field] for e in by_two]),
+            np.concatenate([tf.nest.flatten(e)[field] for e in by_three]),
+        )
+
+
+def test_other_seeds_give_other_episodes():
+    classes = blobs(examples=8)
+    one, other = (first(classes.episodes(spec(), 1, s), 1)[0] for s in (0, 1))
+    assert (one.support.x != other.support.x).any()
+
+
+def test_support_and_query_are_disjoint_and_labelled():
+    x = np.arange(8 * 9, dtype="float32").reshape(-1, 1)
+    classes = kr.data.ClassDataset(x, [9] * 8)
+    task = classes.episode(spec(), number=4)
+    support, query = task.support.x.numpy(), task.query.x.numpy()
+    assert not set(support.ravel()) & set(query.ravel())
+    for examples in (task.support, task.query):
+        classes_of = examples.x.numpy().ravel() // 9
+        labels = examples.y.numpy()
+        assert labels.min() == 0 and labels.max() == 4
+        # One class per label, one label per class.
+        assert len(set(zip(classes_of, labels))) == 5

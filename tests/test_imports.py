@@ -1,0 +1,52 @@
+"""Imports run one way, so that a module can be read without the rest."""
+
+import ast
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "keras_reptile"
+# From the core outwards: a module imports only from those before its own.
+ORDER = [
+    {
+        "files",
+        "episodes",
+        "stateless",
+        "lowering",
+        "losses",
+        "metrics",
+        "models",
+        "schedules",
+    },
+    {"learner", "data"},
+    {"algorithms", "checks"},
+    {"meta_step", "personal", "resuming"},
+    {"meta_model", "evaluation", "checkpoints"},
+    {"callbacks"},
+]
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def test_imports_run_one_way():
+    place = {name: i for i, names in enumerate(ORDER) for name in names}
+    seen = set()
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        seen.add(own)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            module = node.module or ""
+            assert not module.startswith("trainers")
+            if not module.startswith("keras_reptile"):
+                continue
+            names = (
+                [room(module)] if room(module) else [a.name for a in node.names]
+            )
+            for name in names:
+                assert name == own or place[name] < place[own], (path, name)
+    assert seen == set(place)

@@ -1,0 +1,136 @@
+"""Layers in their lowered form, against Keras' own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_reptile import lowering
+from keras_reptile.lowering import lowered
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 3), (2, 1)])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 2), (5, 3), (4, 4)])
+@pytest.mark.parametrize("extent", [(8, 8), (7, 9)])
+def test_convolution(extent, kernel, strides, padding):
+    x = tf.random.normal((2, *extent, 3))
+    k = tf.random.normal((*kernel, 3, 4))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch((x, k))
+        expected = tf.nn.conv2d(x, k, (1, *strides, 1), padding.upper())
+        received = lowering.convolution(x, k, strides, padding)
+        losses = [tf.reduce_sum(tf.sin(y)) for y in (expected, received)]
+    np.testing.assert_allclose(received, expected, atol=1e-4)
+    for wanted, got in zip(*(tape.gradient(z, (x, k)) for z in losses)):
+        np.testing.assert_allclose(got, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [(2, 2), (3, 2)])
+def test_max_pooling(size, padding):
+    x = tf.random.normal((2, 7, 8, 3))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        expected = tf.nn.max_pool2d(x, size, size, padding.upper())
+        received = lowering.max_pooling(x, size, padding)
+        losses = [tf.reduce_sum(tf.sin(y)) for y in (expected, received)]
+    np.testing.assert_array_equal(received, expected)
+    wanted, got = (tape.gradient(z, x) for z in losses)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def network():
+    return keras.Sequential(
+        [
+            keras.Input((9, 9, 2)),
+            layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(2, padding="same"),
+            layers.Dropout(0.3),
+            layers.Conv2D(3, 2, use_bias=False),
+            layers.BatchNormalization(center=False, scale=False),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+
+
+def call(model, x, training, convolutions):
+    values = [
+        [tf.convert_to_tensor(v.value) for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+    ]
+    with lowered(model, convolutions):
+        return model.stateless_call(*values, x, training=training)
+
+
+@pytest.mark.parametrize("convolutions", [True, False])
+def test_a_whole_model_computes_the_same(convolutions):
+    model, x = network(), tf.random.normal((6, 9, 9, 2))
+    weights = [v.value for v in model.trainable_variables]
+    buffers = [v.value for v in model.non_trainable_variables]
+    # The same dropout mask: the seed's state goes in with the buffers.
+    expected, _ = model.stateless_call(weights, buffers, x, training=True)
+    received, _ = call(model, x, True, convolutions)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_batch_statistics_also_where_dropout_is_off():
+    model, x = network(), 5 + tf.random.normal((6, 9, 9, 2))
+    before = [v.numpy() for v in model.non_trainable_variables]
+    outputs, buffers = call(model, x, False, True)
+    shifted, _ = call(model, x + 100, False, True)
+    # Batch norm takes a shift of the whole batch away, but for the padding.
+    valid = keras.Sequential(
+        [
+            keras.Input((9, 9, 2)),
+            layers.Conv2D(3, 3),
+            layers.BatchNormalization(),
+        ]
+    )
+    one, _ = call(valid, x, False, True)
+    other, _ = call(valid, x + 100, False, True)
+    np.testing.assert_allclose(one, other, atol=2e-3)
+    assert np.abs(one - valid(x, training=False)).max() > 0.1
+    for old, new in zip(before, buffers):
+        np.testing.assert_array_equal(old, new)
+    assert np.isfinite(outputs).all() and np.isfinite(shifted).all()
+
+
+def test_a_frozen_batch_norm_keeps_its_moving_averages():
+    model, x = network(), tf.random.normal((6, 9, 9, 2))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable = False
+    received, _ = call(model, x, False, True)
+    np.testing.assert_allclose(received, model(x, training=False), atol=1e-5)
+
+
+def test_the_model_is_itself_again_afterwards():
+    model = network()
+    with pytest.raises(RuntimeError), lowered(model):
+        assert "call" in model.layers[1].__dict__
+        raise RuntimeError
+    for layer in model.layers:
+        assert not {"call", "convolution_op"} & set(layer.__dict__)
+
+
+def test_other_layers_are_left_as_they_are():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.Conv2D(4, 3, dilation_rate=2),
+            layers.Conv2D(4, 3, groups=2),
+            layers.DepthwiseConv2D(3, padding="same"),
+            layers.MaxPooling2D(2, strides=1),
+        ]
+    )
+    x = tf.random.normal((2, 8, 8, 4))
+    received, _ = call(model, x, True, True)
+    np.testing.assert_array_equal(received, model(x))
