@@ -18,6 +18,48 @@ import contextlib
 import keras
 import tensorflow as tf
 
+# What XLA on the CPU is slow at inside a loop, unless it is lowered. Max
+# pooling besides breaks ties otherwise there, by which golden traces differ.
+_SLOW_IN_A_LOOP = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+    keras.layers.MaxPooling3D,
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+)
+
+
+def slow_when_compiled(model: keras.Model) -> list[str]:
+    """Names of the layers for whose sake a CPU should not compile the loop.
+
+    Args:
+        model: Any built model.
+
+    Returns:
+        Names of layers. Empty where everything is lowered or needs not be,
+        and wherever there is an accelerator.
+    """
+    if tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices(
+        "TPU"
+    ):
+        return []
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, _SLOW_IN_A_LOOP) and not _is_convolution(layer)
+    ]
+
 
 @contextlib.contextmanager
 def lowered(model: keras.Model, convolutions: bool = True):
@@ -25,7 +67,7 @@ def lowered(model: keras.Model, convolutions: bool = True):
 
     Args:
         model: Any built model. Layers it holds at any depth are found.
-        convolutions: Whether convolutions and poolings are lowered too.
+        convolutions: Whether convolutions are lowered too.
             Batch normalisation always is: it decides what is computed.
     """
     replaced = []
@@ -56,8 +98,6 @@ def _replacements(layer, convolutions):
                 x, kernel, layer.strides, layer.padding
             ),
         )
-    elif convolutions and _is_max_pooling(layer):
-        yield "call", lambda x: max_pooling(x, layer.pool_size, layer.padding)
 
 
 def _is_batch_norm(layer):
@@ -76,14 +116,6 @@ def _is_convolution(layer):
         and layer.groups == 1
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.padding in ("same", "valid")
-    )
-
-
-def _is_max_pooling(layer):
-    return (
-        type(layer) is keras.layers.MaxPooling2D
-        and layer.data_format == "channels_last"
-        and tuple(layer.pool_size) == tuple(layer.strides)
     )
 
 
@@ -131,28 +163,6 @@ def convolution(x, kernel, strides, padding):
     return tf.reshape(product, (-1, height, width, filters))
 
 
-def max_pooling(x, pool_size, padding):
-    """Max pooling without overlap, as a maximum over strided slices.
-
-    Where several pixels of a window share the maximum, each takes its share
-    of the gradient; Keras' own gives it to one of them.
-
-    Args:
-        x: Images, shape `(batch, height, width, channels)`.
-        pool_size: Two integers, which are the strides too.
-        padding: `"same"` or `"valid"`.
-
-    Returns:
-        Shape `(batch, new_height, new_width, channels)`.
-    """
-    low = x.dtype.min
-    rows, columns = pool_size
-    x, height = _in_blocks(x, 1, rows, rows, padding, low)
-    x, width = _in_blocks(x, 2, columns, columns, padding, low)
-    x = tf.reshape(x, (-1, height, rows, width, columns, x.shape[-1]))
-    return tf.reduce_max(x, (2, 4))
-
-
 def batch_norm(x, gamma, beta, epsilon):
     """Batch normalisation over all axes but the last, in few passes.
 
@@ -181,7 +191,7 @@ def _extent_and_padding(extent, size, stride, padding):
     return out, max((out - 1) * stride + size - extent, 0) // 2
 
 
-def _in_blocks(x, axis, size, stride, padding, value=0):
+def _in_blocks(x, axis, size, stride, padding):
     """Pads or cuts one axis to the whole strides that its windows cover.
 
     Returns:
@@ -196,7 +206,7 @@ def _in_blocks(x, axis, size, stride, padding, value=0):
     if before or after > 0:
         widths = [[0, 0] for _ in x.shape]
         widths[axis] = [before, max(after, 0)]
-        x = tf.pad(x, widths, constant_values=value)
+        x = tf.pad(x, widths)
     return x, out
 
 

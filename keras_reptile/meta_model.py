@@ -9,10 +9,12 @@ Source: Nichol, Achiam & Schulman 2018, Algorithm 2.
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from keras_reptile import (
     algorithms,
     checks,
+    lowering,
     meta_step,
     personal,
     resuming,
@@ -105,8 +107,10 @@ class MetaModel(keras.Model):
                 differentiates the sum.
             inner_weight_decay: A factor on every weight before every inner
                 step; 1 is no decay.
-            jit_compile: Whether the inner loop is compiled by XLA; `"auto"`
-                does. The rest of a meta-step never is.
+            jit_compile: Whether the inner loop is compiled by XLA. `"auto"`
+                does, but for models with layers that a CPU runs slowly
+                inside a compiled loop; the log names them. The rest of a
+                meta-step is never compiled.
             run_eagerly: Runs everything step by step, to debug.
             steps_per_execution: Meta-steps per call, as Keras has it.
 
@@ -127,19 +131,20 @@ class MetaModel(keras.Model):
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
         }
+        self._jit = _whether_to_jit(jit_compile, self.inner_model)
         self.learner = Learner(
             self.inner_model,
             loss,
             self._compile_settings["inner_optimizer"],
             inner_reduction,
             inner_weight_decay,
+            lower=self._jit and not run_eagerly,
         )
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
         self._loss = keras.metrics.Mean(name="loss")
         self._inner_loss = keras.metrics.Mean(name="inner_loss")
         self._query_metrics = resolve_metrics(metrics, loss)
-        self._jit = {"auto": True}.get(jit_compile, bool(jit_compile))
         self._compiled_functions = {}
         self._element_spec = None
         # The loss and metrics stay here: Keras' own would read a Task as
@@ -156,7 +161,7 @@ class MetaModel(keras.Model):
     @property
     def meta_step(self) -> int:
         """Meta-steps taken so far."""
-        return int(self.optimizer.iterations)
+        return int(tf.convert_to_tensor(self.optimizer.iterations.value))
 
     @property
     def metrics(self):
@@ -350,6 +355,18 @@ class MetaModel(keras.Model):
 
     def build_from_config(self, config):
         """The inner model comes built."""
+
+
+def _whether_to_jit(jit_compile, model):
+    if jit_compile != "auto":
+        return bool(jit_compile)
+    slow = lowering.slow_when_compiled(model)
+    if slow:
+        logging.info(
+            "The inner loop is not compiled by XLA, because of the layers %s.",
+            ", ".join(slow),
+        )
+    return not slow
 
 
 def _sgd(learning_rate):

@@ -8,6 +8,7 @@ from conftest import blobs
 import keras_reptile as kr
 from keras_reptile.episodes import draw_batches, draw_indices
 
+draw_quickly = tf.function(draw_indices, autograph=False)
 KEY = tf.constant([1, 2], tf.int64)
 
 
@@ -27,9 +28,14 @@ def test_classes_and_examples_are_distinct_and_in_range(number):
         assert row.min() >= 0 and row.max() < counts[index]
 
 
+def draw_600():
+    counts, shape = tf.fill([10], 8), spec()
+    numbers = tf.range(600, dtype=tf.int64)
+    return [draw_quickly(counts, shape, 0, n) for n in numbers]
+
+
 def test_every_class_and_example_is_drawn_equally_often():
-    counts = np.full(10, 8)
-    drawn = [draw_indices(counts, spec(), 0, n) for n in range(600)]
+    drawn = draw_600()
     classes = np.concatenate([d.classes for d in drawn])
     examples = np.concatenate([np.ravel(d.examples) for d in drawn])
     # Binomial deviations of more than five sigma do not happen.
@@ -41,7 +47,7 @@ def test_every_class_and_example_is_drawn_equally_often():
 
 
 def test_label_says_nothing_of_the_class():
-    drawn = [draw_indices([8] * 10, spec(), 0, n) for n in range(600)]
+    drawn = draw_600()
     first = np.bincount([int(d.classes[0]) for d in drawn], minlength=10)
     np.testing.assert_allclose(first, 60, atol=5 * 60**0.5)
 

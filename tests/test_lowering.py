@@ -28,20 +28,6 @@ def test_convolution(extent, kernel, strides, padding):
         np.testing.assert_allclose(got, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("size", [(2, 2), (3, 2)])
-def test_max_pooling(size, padding):
-    x = tf.random.normal((2, 7, 8, 3))
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        expected = tf.nn.max_pool2d(x, size, size, padding.upper())
-        received = lowering.max_pooling(x, size, padding)
-        losses = [tf.reduce_sum(tf.sin(y)) for y in (expected, received)]
-    np.testing.assert_array_equal(received, expected)
-    wanted, got = (tape.gradient(z, x) for z in losses)
-    np.testing.assert_allclose(got, wanted, atol=1e-6)
-
-
 def network():
     return keras.Sequential(
         [

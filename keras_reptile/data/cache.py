@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 from absl import logging
@@ -20,11 +18,12 @@ def load(name: str, directory: str | None = None) -> dict | None:
     """
     path = _path(name, directory)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        with open(path, "rb") as file:
+            with np.load(file, allow_pickle=False) as stored:
+                return {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # Parsers raise anything on damaged bytes.
         logging.warning("%s is not readable and is made anew: %s", path, error)
         return None
 

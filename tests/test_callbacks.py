@@ -1,0 +1,251 @@
+"""MetaTrainer: evaluation, checkpoints, and exact resumption."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SPEC, all_values, assert_same, blobs, meta_model
+
+import keras_reptile as kr
+from keras_reptile import checkpoints
+
+TRAIN, HELD_OUT = blobs(seed=0), blobs(seed=1)
+PROTOCOL = kr.Protocol(
+    ways=3, shots=3, queries=2, inner_steps=4, num_episodes=12
+)
+
+
+def settings():
+    return {
+        "optimizer": keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, 12)),
+        "dropout": True,
+    }
+
+
+def run(model, steps_per_epoch=4, epochs=3, callbacks=(), **trainer):
+    trainer = kr.MetaTrainer(**trainer)
+    stream = TRAIN.episodes(SPEC, meta_batch_size=2, seed=1)
+    history = model.fit(
+        stream,
+        steps_per_epoch=steps_per_epoch,
+        epochs=epochs,
+        callbacks=[trainer, *callbacks],
+        verbose=0,
+    )
+    return trainer, history.history
+
+
+class StopAt(keras.callbacks.Callback):
+    """As a kill would, but for the final checkpoint."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.meta_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_validation_goes_into_the_logs_and_to_tensorboard(tmp_path):
+    tensorboard = keras.callbacks.TensorBoard(str(tmp_path / "epochs"))
+    trainer, history = run(
+        meta_model(**settings()),
+        callbacks=[tensorboard],
+        validation=HELD_OUT,
+        protocol=PROTOCOL,
+        log_dir=tmp_path / "steps",
+    )
+    assert len(history["val_accuracy"]) == 3
+    for name in (
+        "val_accuracy_ci95",
+        "val_accuracy_transductive",
+        "val_accuracy_before",
+    ):
+        assert len(history[name]) == 3
+    np.testing.assert_allclose(
+        history["outer_step_size"], [8 / 12, 4 / 12, 0], atol=1e-6
+    )
+    assert all(rate > 0 for rate in history["meta_steps_per_second"])
+    tags = scalars(tmp_path / "steps")
+    assert [step for step, _ in tags["val_accuracy"]] == [4, 8, 12]
+    np.testing.assert_allclose(
+        [value for _, value in tags["val_accuracy"]], history["val_accuracy"]
+    )
+    assert "epoch_accuracy_ci95" in scalars(tmp_path / "epochs" / "validation")
+
+
+def scalars(folder):
+    found = {}
+    for path in pathlib.Path(folder).iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                number = tf.make_ndarray(value.tensor)
+                if number.ndim == 0 and number.dtype.kind == "f":
+                    found.setdefault(value.tag, []).append(
+                        (event.step, float(number))
+                    )
+    return found
+
+
+def test_evaluation_by_meta_steps_with_several_per_call():
+    model = meta_model(**settings(), steps_per_execution=2)
+    _, history = run(
+        model, validation=HELD_OUT, protocol=PROTOCOL, eval_interval=8
+    )
+    # After steps 8 of the second epoch, and none in the others.
+    assert len(history["val_accuracy"]) == 1
+
+
+def test_training_is_the_same_with_and_without_a_trainer(tmp_path):
+    with_it, without = meta_model(**settings()), meta_model(**settings())
+    run(
+        with_it,
+        validation=HELD_OUT,
+        protocol=PROTOCOL,
+        eval_interval=3,
+        checkpoint_dir=tmp_path,
+    )
+    run(without)
+    assert_same(all_values(with_it), all_values(without))
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 5, 11])
+@pytest.mark.parametrize("interval", [None, 3])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
+    tmp_path, killed_at, interval
+):
+    whole = meta_model(**settings())
+    run(whole)
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": interval}
+    with pytest.raises(KeyboardInterrupt):
+        run(meta_model(**settings()), callbacks=[StopAt(killed_at)], **trainer)
+    resumed = meta_model(**settings())
+    run(resumed, **trainer, resume=True)
+    assert resumed.meta_step == 12
+    assert_same(all_values(whole), all_values(resumed))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    whole = meta_model(**settings())
+    run(whole, checkpoint_dir=tmp_path)
+    again = meta_model(**settings())
+    run(again, checkpoint_dir=tmp_path, resume=True)
+    assert_same(all_values(whole), all_values(again))
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path):
+    model = meta_model(**settings())
+    run(model, checkpoint_dir=tmp_path, resume=True)
+    assert model.meta_step == 12
+
+
+def test_another_runs_checkpoints_are_not_written_over(tmp_path):
+    run(meta_model(**settings()), checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="resume=True, or use another folder"):
+        run(meta_model(**settings()), checkpoint_dir=tmp_path)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    trainer, history = run(
+        meta_model(**settings()),
+        epochs=6,
+        steps_per_epoch=2,
+        validation=HELD_OUT,
+        protocol=PROTOCOL,
+        checkpoint_dir=tmp_path,
+        keep=2,
+    )
+    names = [path.name for path in checkpoints.list_steps(tmp_path)]
+    assert names == ["step-000000010.npz", "step-000000012.npz"]
+    best = int(np.argmax(history["val_accuracy"]))
+    header, _ = checkpoints.read(tmp_path / "best.npz")
+    assert header["step"] == 2 * (best + 1)
+    assert trainer.best_accuracy == max(history["val_accuracy"])
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    whole = meta_model(**settings())
+    run(whole, checkpoint_dir=tmp_path, checkpoint_interval=4)
+    newest = checkpoints.list_steps(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:-500])
+    resumed = meta_model(**settings())
+    with caplog.at_level("WARNING"):
+        run(
+            resumed, checkpoint_dir=tmp_path, checkpoint_interval=4, resume=True
+        )
+    assert "the one before it is used" in caplog.text
+    assert_same(all_values(whole), all_values(resumed))
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"validation": HELD_OUT}, "belong together"),
+        ({"protocol": PROTOCOL}, "belong together"),
+        ({"eval_interval": 0}, "`eval_interval`.*at least 1"),
+        ({"checkpoint_interval": -1}, "`checkpoint_interval`.*at least 1"),
+        ({"keep": 0}, "`keep`.*at least 1"),
+        ({"resume": True}, "checkpoint_dir=None"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        kr.MetaTrainer(**arguments)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_dir", "log_dir"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, argument):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="can be written to.*Choose another"):
+        kr.MetaTrainer(**{argument: tmp_path / "file" / "runs"})
+
+
+def test_resuming_needs_the_stream_itself(tmp_path):
+    run(meta_model(**settings()), checkpoint_dir=tmp_path)
+    trainer = kr.MetaTrainer(checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="not a dataset made from it"):
+        meta_model(**settings()).fit(
+            TRAIN.episodes(SPEC, 2).take(5),
+            steps_per_epoch=4,
+            callbacks=[trainer],
+        )
+
+
+def test_kill_9_and_resume_end_bitwise_where_an_uninterrupted_run_ends(
+    tmp_path,
+):
+    """A real process, a real SIGKILL, at whatever step it has reached."""
+    here = pathlib.Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": str(here.parent.parent)}
+
+    def start(folder):
+        return subprocess.Popen(
+            [sys.executable, here.parent / "run_to_kill.py", folder],
+            env=environment,
+        )
+
+    assert start(tmp_path / "whole").wait() == 0
+    process = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while len(checkpoints.list_steps(tmp_path / "killed")) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = checkpoints.list_steps(tmp_path / "killed")[-1]
+    assert reached != checkpoints.step_path(tmp_path / "killed", 60)
+    assert start(tmp_path / "killed").wait() == 0
+    whole, resumed = (
+        checkpoints.read(checkpoints.step_path(tmp_path / name, 60))[1]
+        for name in ("whole", "killed")
+    )
+    assert_same(whole, resumed)

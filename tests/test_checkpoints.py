@@ -1,0 +1,99 @@
+"""Checkpoints: whole, checked, and of the right architecture."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import all_values, assert_same, meta_model, mlp
+
+import keras_reptile as kr
+from keras_reptile import checkpoints
+
+
+def changed(model):
+    """Other values everywhere, so that a restore has something to do."""
+    for variable in checkpoints.variables_of(model).values():
+        variable.assign(np.ones(variable.shape, variable.dtype) * 3)
+    return model
+
+
+def test_everything_comes_back(tmp_path):
+    model = changed(meta_model(optimizer=keras.optimizers.Adam(0.1)))
+    checkpoints.write(tmp_path / "a.npz", model, {"best": 0.5})
+    other = meta_model(optimizer=keras.optimizers.Adam(0.1))
+    assert checkpoints.restore(tmp_path / "a.npz", other) == {"best": 0.5}
+    assert_same(all_values(model), all_values(other))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_file_is_found(tmp_path, kept):
+    path = tmp_path / "a.npz"
+    checkpoints.write(path, meta_model())
+    content = path.read_bytes()
+    size = int(kept * len(content)) if kept < 1 else kept
+    path.write_bytes(content[:size])
+    with pytest.raises(checkpoints.DamagedCheckpoint):
+        checkpoints.restore(path, meta_model())
+
+
+def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path):
+    path = tmp_path / "a.npz"
+    model = meta_model()
+    checkpoints.write(path, model)
+    content = path.read_bytes()
+    _, whole = checkpoints.read(path)
+    rng = np.random.default_rng(0)
+    found = 0
+    for position in rng.integers(len(content), size=150):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            _, arrays = checkpoints.read(path)
+        except checkpoints.DamagedCheckpoint:
+            found += 1
+        else:
+            # A bit of zip's own that nothing reads, such as a time.
+            assert_same(arrays, whole)
+    assert found > 100
+
+
+def test_all_damaged_is_said_and_nothing_is_removed(tmp_path):
+    for step in (1, 2):
+        checkpoints.step_path(tmp_path, step).write_bytes(b"")
+    with pytest.raises(ValueError, match="2, all damaged"):
+        checkpoints.restore_latest(tmp_path, meta_model())
+    assert len(checkpoints.list_steps(tmp_path)) == 2
+
+
+def test_another_architecture_is_refused_and_changes_nothing(tmp_path):
+    path = tmp_path / "a.npz"
+    checkpoints.write(path, changed(meta_model()))
+    other = kr.MetaModel(mlp(ways=4))
+    other.compile(
+        inner_optimizer=keras.optimizers.Adam(0.1),
+        loss="sparse_categorical_crossentropy",
+    )
+    before = all_values(other)
+    with pytest.raises(ValueError, match=r"\(8, 4\) here, \(8, 3\) there"):
+        checkpoints.restore(path, other)
+    assert_same(before, all_values(other))
+
+
+def test_another_optimizer_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    checkpoints.write(path, meta_model())
+    other = meta_model(inner_optimizer=keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="the optimizers it was made with"):
+        checkpoints.restore(path, other)
+
+
+def test_a_failed_write_leaves_the_file_before(tmp_path):
+    from keras_reptile.files import atomic_write
+
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -1,0 +1,196 @@
+"""Classes, scribbles, and Omniglot where its data is at hand."""
+
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+import keras_reptile as kr
+from keras_reptile.data import cache
+from keras_reptile.data.omniglot import reference_split
+
+TFDS = os.environ.get(
+    "KERAS_REPTILE_TFDS",
+    pathlib.Path(__file__).parent.parent.parent / "shared/data/tfds",
+)
+needs_omniglot = pytest.mark.skipif(
+    not pathlib.Path(TFDS, "omniglot").is_dir(),
+    reason="needs Omniglot; name its TFDS folder in KERAS_REPTILE_TFDS",
+)
+
+
+def sha1(parts, by=","):
+    return hashlib.sha1(by.join(map(str, parts)).encode()).hexdigest()
+
+
+def test_from_arrays_groups_by_label():
+    x = np.arange(6, dtype="float32")[:, None]
+    classes = kr.data.from_arrays(x, ["b", "a", "b", "c", "a", "b"])
+    assert classes.names == ["a", "b", "c"]
+    np.testing.assert_array_equal(classes.counts, [2, 3, 1])
+    np.testing.assert_array_equal(classes.examples(1)[:, 0], [0, 2, 5])
+
+
+def test_uint8_is_read_as_0_to_1_and_floats_as_they_are():
+    spec = kr.EpisodeSpec(ways=1, shots=1)
+    x = np.full((2, 3), 51)
+    task = kr.data.ClassDataset(x.astype("uint8"), [2]).episode(spec)
+    np.testing.assert_allclose(task.support.x, np.full((1, 3), 0.2))
+    task = kr.data.ClassDataset(x.astype("float64"), [2]).episode(spec)
+    np.testing.assert_array_equal(task.support.x, x[:1].astype("float32"))
+
+
+GOOD = np.zeros((4, 2), "float32")
+
+
+@pytest.mark.parametrize(
+    "x, counts, text",
+    [
+        (GOOD * np.nan, [4], "NaN.*in 4 examples, the first at index 0"),
+        (GOOD.astype(int), [4], "uint8.*or floats.*int64"),
+        (GOOD[:, 0], [4], r"shape \(4,\)"),
+        (GOOD[:0], [], "at least one"),
+        (GOOD, [3], "add up.*3, but x has 4"),
+        (GOOD, [4, 0], "positive number"),
+    ],
+)
+def test_arrays_that_make_no_classes_are_refused(x, counts, text):
+    with pytest.raises(ValueError, match=text):
+        kr.data.ClassDataset(x, counts)
+
+
+@pytest.mark.parametrize(
+    "y, text",
+    [
+        (np.zeros(3, int), "one label per example"),
+        (np.zeros((4, 1), int), "one label per example"),
+        (np.zeros(4), "integers or strings.*float64"),
+    ],
+)
+def test_labels_that_name_no_classes_are_refused(y, text):
+    with pytest.raises(ValueError, match=text):
+        kr.data.from_arrays(GOOD, y)
+
+
+@pytest.mark.parametrize(
+    "spec, arguments, text",
+    [
+        ({"ways": 9}, {}, "ways=9, but the dataset has 2 classes"),
+        ({"shots": 2}, {}, "shots=2, queries=1, but class '0' has 2"),
+        ({}, {"meta_batch_size": 0}, "meta_batch_size=0"),
+        ({}, {"start": -1}, "start=-1"),
+        ({}, {"seed": 0.5}, "seed.*0.5"),
+    ],
+)
+def test_episodes_that_cannot_be_drawn_are_refused(spec, arguments, text):
+    classes = kr.data.ClassDataset(GOOD, [2, 2])
+    spec = kr.EpisodeSpec(**{"ways": 2, "shots": 1, **spec})
+    with pytest.raises(ValueError, match=text):
+        classes.episodes(spec, **arguments)
+
+
+def test_scribbles_are_a_function_of_seed_and_class():
+    few, many = kr.data.scribbles(3, seed=5), kr.data.scribbles(6, seed=5)
+    np.testing.assert_array_equal(few.x, many.x[: len(few.x)])
+    other = kr.data.scribbles(3, seed=6)
+    assert (few.x != other.x).any()
+
+
+def test_scribbles_look_like_drawings():
+    classes = kr.data.scribbles(50)
+    assert classes.x.shape == (1000, 28, 28, 1)
+    light = classes.x.astype(float) / 255
+    # Ink on a light ground, as Omniglot's mean of 0.92, and no blank page.
+    assert 0.85 < light.mean() < 0.96
+    assert light.reshape(1000, -1).min(1).max() < 0.4
+    assert len({image.tobytes() for image in classes.x}) == 1000
+    grey = (light > 0.1) & (light < 0.9)
+    assert grey.mean() > 0.02  # Anti-aliased.
+
+
+def test_drawings_of_a_class_are_nearer_than_those_of_others():
+    x = kr.data.scribbles(40).x.reshape(40, 20, -1) / 255.0
+    means = x[:, :10].mean(1)
+    distance = ((x[:, 10:, None] - means) ** 2).sum(-1)
+    accuracy = (distance.argmin(-1) == np.arange(40)[:, None]).mean()
+    # Well above chance, 1 in 40; far from solved by the pixels alone.
+    assert 0.2 < accuracy < 0.9
+
+
+def test_scribbles_out_of_range_are_refused():
+    for arguments in ((0,), (1, -1), (1, 0, 0), (1.5,)):
+        with pytest.raises(ValueError, match="integer of at least"):
+            kr.data.scribbles(*arguments)
+
+
+def test_the_cache_survives_a_damaged_file(tmp_path):
+    cache.store("a", {"x": np.arange(5)}, tmp_path)
+    np.testing.assert_array_equal(cache.load("a", tmp_path)["x"], range(5))
+    path = tmp_path / "a.npz"
+    path.write_bytes(path.read_bytes()[:50])
+    assert cache.load("a", tmp_path) is None
+    assert cache.load("absent", tmp_path) is None
+
+
+def test_the_reference_split():
+    train, test = reference_split()
+    assert sha1(train) == "8c5c8808c030a58cbe95078aa028fa1e093951f6"
+    assert sha1(test) == "f24ba3df53ab6b4ed7d0ad589d2dec38df82d7d3"
+
+
+def test_absent_omniglot_names_both_remedies(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def load(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(tfds, "load", load)
+    with pytest.raises(ValueError, match="network.*or copy a prepared folder"):
+        kr.data.omniglot(tmp_path, cache_dir=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def omniglot_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@needs_omniglot
+def test_omniglot_is_the_originals(omniglot_cache):
+    splits = kr.data.omniglot(TFDS, cache_dir=omniglot_cache)
+    assert splits.train.num_classes == 4800
+    assert splits.validation is None
+    assert splits.test.num_classes == 423
+    names = [name.rsplit("/", 1)[0] for name in splits.train.names[:1200]]
+    expected = "778dee25d3d5b05fdc739f47b0210d4944d0d08e"
+    assert sha1(names, by="\n") == expected
+    assert set(np.unique(splits.train.x)) == {0, 255}
+    assert 0.9 < splits.train.x.mean() / 255 < 0.94
+    # The second quarter of the classes is the first, turned.
+    first, turned = (splits.train.examples(i)[0, ..., 0] for i in (0, 1200))
+    np.testing.assert_array_equal(np.rot90(first), turned)
+    again = kr.data.omniglot(None, cache_dir=omniglot_cache)
+    np.testing.assert_array_equal(again.test.x, splits.test.x)
+
+
+@needs_omniglot
+def test_other_splits_of_omniglot(omniglot_cache):
+    held_out = kr.data.omniglot(
+        TFDS, validation_characters=100, cache_dir=omniglot_cache
+    )
+    assert held_out.train.num_classes == 4400
+    assert held_out.validation.num_classes == 100
+    trained_on = {name.rsplit("/", 1)[0] for name in held_out.train.names}
+    assert not trained_on & set(held_out.validation.names)
+    assert not trained_on & set(held_out.test.names)
+    tfds = kr.data.omniglot(
+        TFDS, split="tfds", rotations=False, cache_dir=omniglot_cache
+    )
+    assert (tfds.train.num_classes, tfds.test.num_classes) == (964, 659)
+    with pytest.raises(ValueError, match="must leave some"):
+        kr.data.omniglot(
+            TFDS, validation_characters=1200, cache_dir=omniglot_cache
+        )
+    with pytest.raises(ValueError, match='"reference"'):
+        kr.data.omniglot(TFDS, split="test")

@@ -1,0 +1,176 @@
+"""Few-shot evaluation: its two modes, its figures, its lack of a trace."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SPEC, all_values, assert_same, blobs, meta_model
+
+import keras_reptile as kr
+from keras_reptile import evaluation
+
+TRAIN, HELD_OUT = blobs(seed=0), blobs(seed=1)
+PROTOCOL = kr.Protocol(
+    ways=3, shots=3, queries=2, inner_steps=5, num_episodes=25
+)
+
+
+def trained(**settings):
+    model = meta_model(**settings)
+    model.fit(TRAIN.episodes(SPEC, 3), steps_per_epoch=60, verbose=0)
+    return model
+
+
+def test_scores_and_no_trace():
+    model = trained()
+    before = all_values(model)
+    scores = kr.evaluate(model, HELD_OUT, PROTOCOL)
+    assert list(scores) == ["inductive", "transductive"]
+    for score in scores.values():
+        assert score.num_episodes == len(score.per_episode) == 25
+        assert score.mean > 0.8 > score.mean_before
+        assert score.mean == pytest.approx(score.per_episode.mean())
+        assert score.ci95 == pytest.approx(
+            1.96 * score.per_episode.std(ddof=1) / 5
+        )
+    assert_same(before, all_values(model))
+
+
+def by_hand(model, mode):
+    """One episode after another with a plain in-place copy of everything."""
+    accuracies = []
+    stream = HELD_OUT.episodes(PROTOCOL.spec, 1, seed=-1 - PROTOCOL.seed)
+    for tasks in stream.take(PROTOCOL.num_episodes):
+        task = tf.nest.map_structure(lambda t: t[0], tasks)
+        network = keras.models.clone_model(model.inner_model)
+        network.set_weights(model.inner_model.get_weights())
+        optimizer = keras.optimizers.Adam(0.02, beta_1=0.0)
+        optimizer.build(network.trainable_variables)
+        for own, trained in zip(
+            optimizer.variables, model.inner_optimizer.variables
+        ):
+            own.assign(trained)
+        network.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            run_eagerly=True,
+        )
+        for rows in task.batches:
+            network.train_on_batch(
+                tf.gather(task.support.x, rows), tf.gather(task.support.y, rows)
+            )
+        if mode == "transductive":
+            outputs = network(task.query.x, training=True)
+        else:
+            outputs = [
+                network(tf.concat([task.support.x, x[None]], 0), training=True)
+                for x in task.query.x
+            ]
+            outputs = tf.stack([o[-1] for o in outputs])
+        hits = np.argmax(outputs, -1) == task.query.y
+        accuracies.append(np.mean(hits))
+    return accuracies
+
+
+@pytest.mark.parametrize("mode", kr.evaluation.MODES)
+def test_accuracies_are_those_of_plain_keras(mode):
+    model = trained(inner_state="carry")
+    scores = kr.evaluate(model, HELD_OUT, PROTOCOL)
+    expected = by_hand(model, mode)
+    # Two logits as close as rounding may change places, rarely.
+    assert np.sum(np.abs(scores[mode].per_episode - expected) > 1e-6) <= 1
+
+
+def episode_and_state(model):
+    task = HELD_OUT.episode(PROTOCOL.spec, number=2)
+    return task, model.learner.adapt(model.initial_state(), task)
+
+
+def test_an_inductive_prediction_does_not_depend_on_the_other_queries():
+    model = trained()
+    task, adapted = episode_and_state(model)
+    other = kr.Examples(
+        tf.concat([task.query.x[:1], 9 - 3 * task.query.x[1:]], 0), None
+    )
+    for mode, same in (("inductive", True), ("transductive", False)):
+        predict = getattr(evaluation, f"predict_{mode}")
+        one = predict(model.learner, adapted, task)[0]
+        two = predict(model.learner, adapted, task._replace(query=other))[0]
+        assert np.array_equal(one, two) is same
+
+
+def test_the_same_seed_gives_the_same_figures():
+    model = trained()
+    first = kr.evaluate(model, HELD_OUT, PROTOCOL)
+    second = kr.evaluate(model, HELD_OUT, PROTOCOL)
+    for mode in first:
+        np.testing.assert_array_equal(
+            first[mode].per_episode, second[mode].per_episode
+        )
+
+
+def test_episodes_are_not_those_of_training():
+    stream = TRAIN.episodes(PROTOCOL.spec, seed=0)
+    training = next(iter(stream)).support.x[0]
+    model, seen = meta_model(), []
+    adapt = model.learner.adapt
+
+    def spy(state, task):
+        seen.append(task.support.x)
+        return adapt(state, task)
+
+    model.learner.adapt = spy
+    model._compiled_functions["adapt"] = spy
+    model.run_eagerly = True
+    kr.evaluate(model, TRAIN, PROTOCOL)
+    assert not any(np.array_equal(training, x) for x in seen)
+
+
+def test_evaluation_inherits_the_trained_slots():
+    model = trained()
+    inherited = kr.evaluate(model, HELD_OUT, PROTOCOL)["inductive"]
+    for variable, value in zip(
+        model.inner_optimizer.variables, model.learner.fresh_slots
+    ):
+        variable.assign(value)
+    fresh = kr.evaluate(model, HELD_OUT, PROTOCOL)["inductive"]
+    assert (inherited.per_episode != fresh.per_episode).any()
+
+
+def test_one_mode_may_be_asked_for():
+    protocol = kr.Protocol(
+        ways=3, shots=1, inner_steps=1, num_episodes=2, modes="inductive"
+    )
+    assert list(kr.evaluate(meta_model(), HELD_OUT, protocol)) == ["inductive"]
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"modes": ("both",)}, "`modes` must be some of"),
+        ({"num_episodes": 1}, "at least two episodes"),
+        ({"queries": 0}, "at least one query example"),
+        ({"inner_steps": 0}, "`inner_steps`"),
+        ({"inner_batch_size": 10}, "must not be larger"),
+    ],
+)
+def test_protocols_out_of_range_are_refused(changes, text):
+    with pytest.raises(ValueError, match=text):
+        kr.Protocol(**{"ways": 3, "shots": 3, **changes})
+
+
+@pytest.mark.parametrize(
+    "protocol, text",
+    [
+        (kr.Protocol(ways=4, shots=1), "width 3, and ways=4"),
+        (kr.Protocol(ways=3, shots=6), "shots=6, queries=1.* has 6"),
+    ],
+)
+def test_classes_that_cannot_give_such_episodes_are_refused(protocol, text):
+    with pytest.raises(ValueError, match=text):
+        kr.evaluate(meta_model(), HELD_OUT, protocol)
+
+
+def test_examples_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"input shape \(4,\)"):
+        kr.evaluate(meta_model(), blobs(size=5), PROTOCOL)
