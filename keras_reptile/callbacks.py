@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checkpoints, files
+from keras_reptile import checkpoints, checks, files, settings
 from keras_reptile.data.classes import ClassDataset
-from keras_reptile.evaluation import Protocol, evaluate
+from keras_reptile.evaluation import Protocol, check_protocol, evaluate
 
 BEST = "best.npz"
 
@@ -95,27 +95,45 @@ class MetaTrainer(keras.callbacks.Callback):
         self._writer = None
         self._scores = {}
         self._saved_at = None
+        self._trained = None
+        self._settings = {}
         self._clock = _Clock()
 
-    def before_fit(self, model) -> bool:
+    def before_fit(self, model, x) -> bool:
         """Restores the last checkpoint; called by `MetaModel.fit`.
+
+        Args:
+            model: A compiled `MetaModel`.
+            x: The episodes it is to be trained on.
 
         Returns:
             Whether there was one.
 
         Raises:
-            ValueError: If there are checkpoints and `resume` is off, or none
-                of them can be used.
+            ValueError: If there are checkpoints and `resume` is off, if none
+                of them can be used, or if the validation classes do not suit
+                the model or the protocol.
         """
+        if self.validation is not None:
+            check_protocol(model, self.validation, self.protocol)
+        if model is not self._trained:
+            self._trained, self._saved_at = model, None
+            self.best_accuracy, self.seconds = None, 0.0
+        self._settings = {**model.settings, **settings.of_stream(x)}
         if self.checkpoint_dir is None:
             return False
+        files.remove_partial(self.checkpoint_dir)
         if not self.resume:
             self._refuse_another_run()
             return False
-        extra = checkpoints.restore_latest(self.checkpoint_dir, model)
+        checks.check_resumable(x)
+        extra = checkpoints.restore_latest(
+            self.checkpoint_dir, model, self._settings
+        )
         if extra is None:
             return False
-        self.best_accuracy = extra["best_accuracy"]
+        # Not from `extra`: an evaluation may have come after its checkpoint.
+        self.best_accuracy = self._best_on_disk()
         self.seconds = extra["seconds"]
         self._saved_at = model.meta_step
         logging.info("Resumed at meta-step %d.", model.meta_step)
@@ -123,6 +141,7 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def _refuse_another_run(self):
         found = checkpoints.list_steps(self.checkpoint_dir)
+        found += self.checkpoint_dir.glob(BEST)
         if found and self._saved_at is None:
             raise ValueError(
                 "A new run must not write over another's checkpoints. "
@@ -130,6 +149,13 @@ class MetaTrainer(keras.callbacks.Callback):
                 f"{len(found)} of them. Go on from them with resume=True, or "
                 "use another folder."
             )
+
+    def _best_on_disk(self):
+        try:
+            header, _ = checkpoints.read(self.checkpoint_dir / BEST)
+        except checkpoints.DamagedCheckpoint:
+            return None  # There is none, or it is to be replaced.
+        return header["extra"]["best_accuracy"]
 
     def on_train_begin(self, logs=None):
         self._last_step = self.model.meta_step
@@ -166,6 +192,7 @@ class MetaTrainer(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self._saved_at != self.model.meta_step:
             self._save(self.model.meta_step)
+        self.seconds = time.perf_counter() - self._started
         if self._writer:
             self._writer.close()
             self._writer = None
@@ -205,7 +232,7 @@ class MetaTrainer(keras.callbacks.Callback):
     def _write(self, path):
         self.seconds = time.perf_counter() - self._started
         extra = {"best_accuracy": self.best_accuracy, "seconds": self.seconds}
-        checkpoints.write(path, self.model, extra)
+        checkpoints.write(path, self.model, extra, self._settings)
 
     def _progress(self):
         progress = {

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 
 from keras_reptile import files
+from keras_reptile.settings import check_same
 
 _PATTERN = re.compile(r"step-(\d{9})\.npz")
 
@@ -46,13 +47,16 @@ def variables_of(model) -> dict:
     }
 
 
-def write(path, model, extra: dict | None = None) -> None:
+def write(
+    path, model, extra: dict | None = None, settings: dict | None = None
+) -> None:
     """Writes a checkpoint, atomically.
 
     Args:
         path: Of the file; its folder must exist.
         model: A compiled `MetaModel`.
         extra: What else to keep, as JSON.
+        settings: What the run is made with, see `keras_reptile.settings`.
     """
     arrays = {k: v.numpy() for k, v in variables_of(model).items()}
     header = {
@@ -60,6 +64,7 @@ def write(path, model, extra: dict | None = None) -> None:
         "step": model.meta_step,
         "sha256": _checksum(arrays),
         "extra": extra or {},
+        "settings": settings or {},
     }
     with files.atomic_write(path) as file:
         np.savez(file, __header__=json.dumps(header), **arrays)
@@ -92,28 +97,35 @@ def read(path) -> tuple[dict, dict]:
     return header, arrays
 
 
-def restore(path, model) -> dict:
+def restore(path, model, settings: dict | None = None) -> dict:
     """Sets a model's variables to those of a checkpoint.
 
     Args:
         path: Of the file.
         model: A compiled `MetaModel` of the same architecture.
+        settings: What the run that goes on is made with; `None` does not
+            ask.
 
     Returns:
         What was given as `extra`.
 
     Raises:
         DamagedCheckpoint: If the file is truncated or changed.
-        ValueError: If it is of another architecture or other optimizers.
+        ValueError: If it is of another architecture, other optimizers or
+            other settings.
     """
     header, arrays = read(path)
     pairs = _matched(variables_of(model), arrays, path)
+    if settings is not None:
+        check_same(settings, header["settings"], path)
     for variable, array in pairs:
         variable.assign(array)
     return header["extra"]
 
 
-def restore_latest(directory, model) -> dict | None:
+def restore_latest(
+    directory, model, settings: dict | None = None
+) -> dict | None:
     """Restores the newest whole checkpoint of a folder.
 
     A damaged one is said, left where it is, and the one before it taken.
@@ -128,7 +140,7 @@ def restore_latest(directory, model) -> dict | None:
     paths = list_steps(directory)
     for path in reversed(paths):
         try:
-            return restore(path, model)
+            return restore(path, model, settings)
         except DamagedCheckpoint as error:
             logging.warning("%s; the one before it is used.", error)
     if paths:

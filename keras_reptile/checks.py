@@ -156,21 +156,37 @@ def checked_support(x, y, model):
     return x.astype(np.float32), y.astype(np.int32)
 
 
-def check_resumable(dataset, steps_per_epoch) -> None:
+def check_epochs(dataset, steps_per_epoch, steps_per_execution) -> None:
+    """Refuses epochs that do not end, or end inside a call of several steps.
+
+    Raises:
+        ValueError: If a stream without an end is given no length of an
+            epoch, or the length is not a multiple of `steps_per_execution`.
+    """
+    if steps_per_epoch is None:
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "A stream of episodes has no end, so `fit` must be told the "
+                "length of an epoch. Received: steps_per_epoch=None. Pass the "
+                "number of meta-steps."
+            )
+    elif steps_per_epoch % steps_per_execution:
+        raise ValueError(
+            "An epoch must be a whole number of calls. Received: "
+            f"steps_per_epoch={steps_per_epoch}, which is not a multiple of "
+            f"steps_per_execution={steps_per_execution}."
+        )
+
+
+def check_resumable(dataset) -> None:
     """Refuses to resume where the stream cannot start in the middle.
 
     Raises:
-        ValueError: If the episodes are not a stream of `kr.data`, or the
-            length of an epoch is not given.
+        ValueError: If the episodes are not a stream of `kr.data`.
     """
     if not hasattr(dataset, "starting_at"):
         raise ValueError(
             "To resume exactly, the episodes must start at the meta-step of "
             "the checkpoint. Received: a dataset without `starting_at`. Pass "
             "`classes.episodes(...)` itself, not a dataset made from it."
-        )
-    if not steps_per_epoch:
-        raise ValueError(
-            "To resume, `fit` must be told the length of an epoch. Received: "
-            f"steps_per_epoch={steps_per_epoch}."
         )

@@ -64,11 +64,14 @@ class Protocol:
             raise ValueError(
                 f"`modes` must be some of {MODES}. Received: {self.modes}."
             )
-        if self.num_episodes < 2:
+        if int(self.num_episodes) != self.num_episodes or (
+            self.num_episodes < 2
+        ):
             raise ValueError(
-                "An interval needs at least two episodes. Received: "
-                f"num_episodes={self.num_episodes}."
+                "An interval needs at least two episodes, a whole number. "
+                f"Received: num_episodes={self.num_episodes}."
             )
+        object.__setattr__(self, "num_episodes", int(self.num_episodes))
         if self.queries < 1:
             raise ValueError(
                 "An accuracy needs at least one query example per class. "
@@ -170,9 +173,7 @@ def evaluate(
     print(scores["inductive"])  # 95.39 +- 0.41 % (1000 episodes)
     ```
     """
-    checks.check_ways(protocol.ways, model.inner_model)
-    shape = classes.example_shape
-    checks.check_examples(np.zeros((1, *shape), "f"), model.inner_model)
+    check_protocol(model, classes, protocol)
     # Negative seeds, so that no training stream has the same episodes.
     stream = classes.episodes(
         protocol.spec, meta_batch_size=_AT_ONCE, seed=-1 - protocol.seed
@@ -190,6 +191,24 @@ def evaluate(
     }
     before = float(hits.pop("before").mean())
     return {mode: Scores(hits[mode], before) for mode in protocol.modes}
+
+
+def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
+    """Refuses what cannot be evaluated, before time is spent on it.
+
+    Raises:
+        ValueError: As `evaluate` says.
+    """
+    if not getattr(model, "compiled", False) or not hasattr(model, "learner"):
+        raise ValueError(
+            "Few-shot accuracy is measured of a compiled MetaModel. Received: "
+            f"{type(model).__name__}. Wrap the model in kr.MetaModel and "
+            "call `compile`."
+        )
+    checks.check_ways(protocol.ways, model.inner_model)
+    shape = classes.example_shape
+    checks.check_examples(np.zeros((1, *shape), "f"), model.inner_model)
+    classes.check(protocol.spec)
 
 
 def predict_inductive(learner, state, task) -> tf.Tensor:

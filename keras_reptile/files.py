@@ -4,6 +4,12 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import time
+
+_PREFIX = ".keras-reptile-partial-"
+# It can only be read by being set.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @contextlib.contextmanager
@@ -18,19 +24,30 @@ def atomic_write(path, mode: str = "wb"):
         mode: As `open` has it.
     """
     path = pathlib.Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX)
     try:
         with os.fdopen(handle, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def remove_partial(folder) -> None:
+    """Removes what a process that was killed while writing left behind.
+
+    Files of the last hour stay: another process may be writing them.
+    """
+    for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - 3600:
+                path.unlink()
 
 
 def _sync_folder(folder):

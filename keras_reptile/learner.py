@@ -107,7 +107,7 @@ class Learner:
         """
         variables = self.model.non_trainable_variables
         buffers = [
-            _fold_seed(buffer, number) if _is_seed(variable) else buffer
+            _fold_seed(buffer, number) if is_seed(variable) else buffer
             for variable, buffer in zip(variables, state.buffers)
         ]
         return state._replace(buffers=buffers)
@@ -123,7 +123,9 @@ class Learner:
             tape.watch(state.weights)
             outputs, buffers, penalties = self._call(state, x, training=True)
             losses = self.loss_function(y, outputs)
-            total = tf.add_n([self.loss_function.reduce(losses), *penalties])
+            total = self.loss_function.reduce(losses)
+            for penalty in penalties:
+                total += penalty
         gradient = tape.gradient(
             total,
             state.weights,
@@ -209,7 +211,8 @@ def _is_half(tensor):
     return tensor.dtype in (tf.float16, tf.bfloat16)
 
 
-def _is_seed(variable):
+def is_seed(variable) -> bool:
+    """Whether a variable is the seed of a layer such as dropout."""
     return variable.path.endswith("seed_generator_state")
 
 

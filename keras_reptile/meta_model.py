@@ -18,8 +18,9 @@ from keras_reptile import (
     meta_step,
     personal,
     resuming,
+    settings,
 )
-from keras_reptile.learner import Learner, State, check_model
+from keras_reptile.learner import Learner, State, check_model, is_seed
 from keras_reptile.metrics import resolve_metrics
 
 INNER_STATES = tuple(meta_step.SLOTS)
@@ -131,6 +132,7 @@ class MetaModel(keras.Model):
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
         }
+        self._refuse_what_cannot_be()
         self._jit = _whether_to_jit(jit_compile, self.inner_model)
         self.learner = Learner(
             self.inner_model,
@@ -157,6 +159,27 @@ class MetaModel(keras.Model):
             auto_scale_loss=False,
         )
         self.optimizer.build(self.inner_model.trainable_variables)
+        self.settings = settings.of_model(
+            self.inner_model,
+            self._compile_settings,
+            self.algorithm,
+            self.inner_state,
+        )
+
+    def _refuse_what_cannot_be(self):
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if self.inner_state == "carry" and replicas > 1:
+            raise ValueError(
+                'inner_state="carry" passes the slots from task to task, so '
+                "the tasks cannot be shared out among devices. Received: "
+                f'{replicas} replicas. Use inner_state="average".'
+            )
+        if self._compile_settings["optimizer"].gradient_accumulation_steps:
+            raise ValueError(
+                "The outer optimizer must take a step at every meta-step. "
+                "Received: one with gradient_accumulation_steps. Raise "
+                "`meta_batch_size` instead, which averages over more tasks."
+            )
 
     @property
     def meta_step(self) -> int:
@@ -202,7 +225,10 @@ class MetaModel(keras.Model):
             # and the number of tasks and steps must be static.
             self._element_spec = x.element_spec
             self.train_function = None
-        resumed = resuming.before_fit(self, kwargs.get("callbacks"))
+        checks.check_epochs(
+            x, kwargs.get("steps_per_epoch"), self.steps_per_execution
+        )
+        resumed = resuming.before_fit(self, x, kwargs.get("callbacks"))
         if resumed:
             return resuming.fit_from_here(self, super().fit, x, kwargs)
         return super().fit(resuming.stream_from_here(self, x), **kwargs)
@@ -220,7 +246,9 @@ class MetaModel(keras.Model):
             [state.slots for state in adapted], self.learner.fresh_slots
         )
         for variable, slot in zip(self.inner_optimizer.variables, slots):
-            variable.assign(slot)
+            # A setting among the slots, which a mean would round.
+            if variable.name != "learning_rate":
+                variable.assign(slot)
         return self._logs(tasks, adapted)
 
     def test_step(self, tasks):
@@ -323,6 +351,19 @@ class MetaModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' own would call the model on a Task; all is built already."""
+
+    def _seeds(self):
+        """Dropout's seeds, which Keras leaves out of `.keras` files."""
+        variables = self.inner_model.non_trainable_variables
+        return [v for v in variables if is_seed(v)]
+
+    def save_own_variables(self, store):
+        for i, seed in enumerate(self._seeds()):
+            store[str(i)] = seed.numpy()
+
+    def load_own_variables(self, store):
+        for i, seed in enumerate(self._seeds()):
+            seed.assign(store[str(i)])
 
     def get_config(self):
         return {

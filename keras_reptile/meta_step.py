@@ -59,7 +59,9 @@ def share_of_mean(lists) -> list:
     count = tf.constant(float(len(lists)))
     if replicas.num_replicas_in_sync > 1:
         count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
-    return [tf.add_n(parts) / count for parts in zip(*lists)]
+    # Not add_n: it adds in the order in which buffers come free, so that two
+    # runs of the same episodes differ in the last bit.
+    return [tf.reduce_sum(tf.stack(p), 0) / count for p in zip(*lists)]
 
 
 def mean_slots(lists) -> list:

@@ -4,19 +4,26 @@ Keras counts in epochs, and an epoch that was cut off has to be finished
 before the next begins, with the episodes it would have seen.
 """
 
+import keras
+
 from keras_reptile import checks
 
 
-def before_fit(model, callbacks) -> bool:
+def before_fit(model, x, callbacks) -> bool:
     """Lets a `MetaTrainer` restore its checkpoint before `fit` begins.
+
+    Args:
+        model: A compiled `MetaModel`.
+        x: The episodes.
+        callbacks: As given to `fit`.
 
     Returns:
         Whether one of the callbacks resumed a run.
     """
     resumed = False
-    for callback in callbacks or ():
+    for callback in keras.tree.flatten(callbacks or []):
         if hasattr(callback, "before_fit"):
-            resumed = callback.before_fit(model) or resumed
+            resumed = callback.before_fit(model, x) or resumed
     return resumed
 
 
@@ -40,11 +47,12 @@ def fit_from_here(model, keras_fit, x, arguments):
         The `History` of what was left to do.
 
     Raises:
-        ValueError: If the stream cannot start in the middle.
+        ValueError: If the rest of an epoch is no whole number of calls.
     """
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
-    checks.check_resumable(x, steps)
     epoch, offset = divmod(model.meta_step, steps)
+    checks.check_epochs(x, steps - offset, model.steps_per_execution)
+    history = None
     if offset and epoch < epochs:
         rest = {
             **arguments,
@@ -57,4 +65,14 @@ def fit_from_here(model, keras_fit, x, arguments):
         if epoch == epochs or model.stop_training:
             return history
     arguments = {**arguments, "initial_epoch": epoch, "epochs": epochs}
-    return keras_fit(stream_from_here(model, x), **arguments)
+    return _joined(history, keras_fit(stream_from_here(model, x), **arguments))
+
+
+def _joined(first, second):
+    """One `History` out of two; the first may be absent."""
+    if first is None:
+        return second
+    second.epoch = first.epoch + second.epoch
+    for name, values in first.history.items():
+        second.history[name] = values + second.history.get(name, [])
+    return second

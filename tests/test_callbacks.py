@@ -169,7 +169,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     header, _ = checkpoints.read(tmp_path / "best.npz")
     assert header["step"] == 2 * (best + 1)
     assert trainer.best_accuracy == max(history["val_accuracy"])
-    assert not list(tmp_path.glob(".partial*"))
+    assert not list(tmp_path.glob(".keras-reptile*"))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
@@ -249,3 +249,105 @@ def test_kill_9_and_resume_end_bitwise_where_an_uninterrupted_run_ends(
         for name in ("whole", "killed")
     )
     assert_same(whole, resumed)
+
+
+def test_a_stream_that_starts_later_is_resumed_and_continued(tmp_path):
+    def fit(model, **trainer):
+        stream = TRAIN.episodes(SPEC, 2, seed=1, start=100)
+        trainer = kr.MetaTrainer(**trainer)
+        model.fit(
+            stream, steps_per_epoch=4, epochs=2, callbacks=trainer, verbose=0
+        )
+
+    whole = meta_model()
+    fit(whole)
+    first, second = meta_model(), meta_model()
+    stream = TRAIN.episodes(SPEC, 2, seed=1, start=100)
+    for _ in range(2):
+        first.fit(stream, steps_per_epoch=4, verbose=0)
+    fit(second, checkpoint_dir=tmp_path, checkpoint_interval=4)
+    checkpoints.step_path(tmp_path, 8).unlink()
+    resumed = meta_model()
+    fit(resumed, checkpoint_dir=tmp_path, checkpoint_interval=4, resume=True)
+    assert_same(all_values(whole), all_values(first))
+    assert_same(all_values(whole), all_values(resumed))
+
+
+@pytest.mark.parametrize(
+    "changes, seed, text",
+    [
+        ({"inner_optimizer": keras.optimizers.Adam(0.5, 0.0)}, 1, "inner_opt"),
+        ({"optimizer": keras.optimizers.SGD(0.1)}, 1, "outer optimizer"),
+        ({"inner_weight_decay": 0.9}, 1, "inner_weight_decay.*0.9 here"),
+        ({"inner_state": "carry"}, 1, "inner_state.*carry here, and average"),
+        ({}, 2, "'seed' is 2 here, and 1"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(tmp_path, changes, seed, text):
+    def fit(model, seed, resume):
+        trainer = kr.MetaTrainer(checkpoint_dir=tmp_path, resume=resume)
+        stream = TRAIN.episodes(SPEC, 2, seed)
+        model.fit(stream, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+
+    fit(meta_model(), 1, False)
+    other = meta_model(**changes)
+    before = all_values(other)
+    with pytest.raises(ValueError, match=text):
+        fit(other, seed, True)
+    assert_same(before, all_values(other))
+
+
+def test_the_best_survives_a_resumption(tmp_path):
+    trainer = {
+        "validation": HELD_OUT,
+        "protocol": PROTOCOL,
+        "checkpoint_dir": tmp_path,
+        # Saved before the evaluation at the end of the epoch.
+        "checkpoint_interval": 4,
+    }
+    run(meta_model(**settings()), **trainer)
+    header, _ = checkpoints.read(tmp_path / "best.npz")
+    again, _ = run(meta_model(**settings()), **trainer, resume=True)
+    assert again.best_accuracy == header["extra"]["best_accuracy"] > 0
+
+
+def test_a_folder_with_only_a_best_one_is_not_written_over(tmp_path):
+    checkpoints.write(tmp_path / "best.npz", meta_model())
+    with pytest.raises(ValueError, match="must not write over"):
+        run(meta_model(), checkpoint_dir=tmp_path)
+
+
+def test_a_trainer_used_for_another_model_starts_anew(tmp_path):
+    trainer = kr.MetaTrainer(checkpoint_dir=tmp_path)
+    arguments = {"steps_per_epoch": 1, "callbacks": [trainer], "verbose": 0}
+    meta_model().fit(TRAIN.episodes(SPEC), **arguments)
+    with pytest.raises(ValueError, match="must not write over"):
+        meta_model().fit(TRAIN.episodes(SPEC), **arguments)
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    old, new = (tmp_path / f".keras-reptile-partial-{n}" for n in "ab")
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    run(meta_model(), epochs=1, checkpoint_dir=tmp_path)
+    assert new.exists() and not old.exists()
+
+
+def test_validation_that_does_not_suit_is_refused_before_training():
+    model = meta_model()
+    for protocol, text in (
+        (kr.Protocol(ways=4, shots=1), "width 3, and ways=4"),
+        (kr.Protocol(ways=3, shots=9), "shots=9"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            run(model, validation=HELD_OUT, protocol=protocol)
+    assert model.meta_step == 0
+
+
+def test_the_history_of_a_resumed_run_has_the_epoch_that_was_cut_off(tmp_path):
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": 3}
+    with pytest.raises(KeyboardInterrupt):
+        run(meta_model(**settings()), callbacks=[StopAt(7)], **trainer)
+    _, history = run(meta_model(**settings()), **trainer, resume=True)
+    assert len(history["loss"]) == 2  # The second epoch's rest, the third.

@@ -14,6 +14,7 @@ ORDER = [
         "losses",
         "metrics",
         "models",
+        "settings",
         "schedules",
     },
     {"learner", "data"},

@@ -165,6 +165,17 @@ def test_dropout_differs_between_tasks_and_repeats_between_runs():
     assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
 
 
+@pytest.mark.parametrize("inner_state", ["average", "carry"])
+def test_five_tasks_side_by_side_give_the_same_bits_every_time(inner_state):
+    # Sums that depend on which task ends first differ within a few steps.
+    runs = [
+        all_values(trained(20, tasks=5, inner_state=inner_state))
+        for _ in range(4)
+    ]
+    for other in runs[1:]:
+        assert_same(runs[0], other)
+
+
 def test_moving_averages_are_no_part_of_what_is_learned():
     model = trained()
     for variable in model.inner_model.non_trainable_variables:
@@ -194,8 +205,9 @@ def test_a_plain_function_is_an_algorithm():
         np.testing.assert_array_equal(old, new)
 
 
-def test_save_and_load_are_bitwise(tmp_path):
-    model = trained(inner_state="carry")
+@pytest.mark.parametrize("dropout", [False, True])
+def test_save_and_load_are_bitwise(tmp_path, dropout):
+    model = trained(inner_state="carry", dropout=dropout)
     path = tmp_path / "meta.keras"
     model.save(path)
     loaded = keras.saving.load_model(path)
@@ -371,3 +383,28 @@ def test_other_data_is_refused():
         meta_model().fit(pairs, steps_per_epoch=1)
     with pytest.raises(ValueError, match="drop_remainder=True"):
         meta_model().fit(dataset().unbatch().batch(2), steps_per_epoch=1)
+
+
+def test_carry_on_several_devices_is_refused(strategy):
+    with strategy.scope(), pytest.raises(ValueError, match="2 replicas.*aver"):
+        meta_model(inner_state="carry")
+
+
+def test_epochs_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="no end.*steps_per_epoch=None"):
+        meta_model().fit(CLASSES.episodes(SPEC))
+    with pytest.raises(ValueError, match="10.*not a multiple of.*=4"):
+        meta_model(steps_per_execution=4).fit(
+            CLASSES.episodes(SPEC), steps_per_epoch=10
+        )
+
+
+def test_outer_gradient_accumulation_is_refused():
+    outer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="meta_batch_size"):
+        meta_model(optimizer=outer)
+
+
+def test_the_inner_learning_rate_is_not_rounded():
+    model = trained(tasks=3, inner_optimizer=keras.optimizers.SGD(0.003))
+    assert float(model.inner_optimizer.learning_rate) == np.float32(0.003)

@@ -108,8 +108,8 @@ class ClassDataset:
 
         Returns:
             A `tf.data.Dataset` of `Task`s with a leading task axis. It
-            carries `spec`, and `starting_at(meta_step)`, by which `fit`
-            goes on where the model stands.
+            carries `spec`, and `starting_at(meta_step)`, counted from
+            `start`, by which `fit` goes on where the model stands.
 
         Raises:
             ValueError: If there are fewer classes than ways, a class has
@@ -129,9 +129,16 @@ class ClassDataset:
         if int(seed) != seed:
             raise ValueError(f"`seed` must be an integer. Received: {seed!r}.")
 
+        arguments = {
+            "meta_batch_size": meta_batch_size,
+            "seed": seed,
+            "start": start,
+        }
+
         def starting_at(meta_step):
             first = tf.data.Dataset.range(
-                int(meta_step) * meta_batch_size, np.iinfo(np.int64).max
+                (start + int(meta_step)) * meta_batch_size,
+                np.iinfo(np.int64).max,
             )
             tasks = first.map(
                 lambda episode: self._draw(spec, seed, episode),
@@ -141,10 +148,12 @@ class ClassDataset:
             tasks = tasks.batch(meta_batch_size, drop_remainder=True)
             tasks = tasks.prefetch(4)
             tasks.spec = spec
+            tasks.num_classes = self.num_classes
+            tasks.arguments = arguments
             tasks.starting_at = starting_at
             return tasks
 
-        return starting_at(start)
+        return starting_at(0)
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""

@@ -1,0 +1,97 @@
+"""What a run was made with, so that it is not resumed as another one.
+
+A resumed run ends bitwise where an uninterrupted one ends only if nothing
+that decides its numbers was changed in between. These settings are written
+into every checkpoint and compared when it is restored.
+"""
+
+import dataclasses
+import json
+
+import keras
+
+# Of a layer or optimizer: what differs between copies, or names its parts.
+_LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
+
+
+def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
+    """Settings of a `MetaModel`, as JSON has them.
+
+    Args:
+        model: The inner model.
+        compiled: The arguments of `compile`.
+        algorithm: The algorithm's function.
+        inner_state: As given to `MetaModel`.
+    """
+    settings = {
+        f"layer {i}": _described(layer)
+        for i, layer in enumerate(model._flatten_layers(include_self=False))
+    }
+    settings |= {
+        "algorithm": algorithm.__name__,
+        "inner_state": inner_state,
+        "inner_optimizer": _described(compiled["inner_optimizer"]),
+        "outer optimizer": _described(compiled["optimizer"]),
+        "loss": _described(keras.losses.get(compiled["loss"])),
+        "inner_reduction": compiled["inner_reduction"],
+        "inner_weight_decay": compiled["inner_weight_decay"],
+    }
+    return _as_json(settings)
+
+
+def of_stream(dataset) -> dict:
+    """Settings of a stream of `kr.data`; of another dataset, none."""
+    if not hasattr(dataset, "starting_at"):
+        return {}
+    settings = {
+        "episodes": dataclasses.asdict(dataset.spec),
+        "classes": dataset.num_classes,
+        **dataset.arguments,
+    }
+    return _as_json(settings)
+
+
+def check_same(here: dict, there: dict, path) -> None:
+    """Refuses to go on with a run under other settings.
+
+    Raises:
+        ValueError: If a setting differs; it says which and how.
+    """
+    differing = [key for key in there if here.get(key) != there[key]]
+    differing += [key for key in here if key not in there]
+    if not differing:
+        return
+    key = differing[0]
+    raise ValueError(
+        "A run can only be resumed with the settings it was started with, as "
+        f"it would end elsewhere otherwise. Received: '{key}' is "
+        f"{here.get(key)} here, and {there.get(key)} in {path}. Use the same "
+        "settings, or start a run in another folder."
+    )
+
+
+def _described(thing):
+    """Class and configuration of a layer, optimizer or loss."""
+    if not hasattr(thing, "get_config"):
+        return getattr(thing, "__name__", type(thing).__name__)
+    try:
+        config = thing.get_config()
+    except NotImplementedError:  # A user's layer without one.
+        config = {}
+    return [type(thing).__name__, _without_names(config)]
+
+
+def _without_names(value):
+    if isinstance(value, dict):
+        # A dtype policy is its name.
+        if "DTypePolicy" in str(value.get("class_name")):
+            return value
+        kept = value.keys() - _LEFT_OUT
+        return {key: _without_names(value[key]) for key in sorted(kept)}
+    if isinstance(value, (list, tuple)):
+        return [_without_names(entry) for entry in value]
+    return value
+
+
+def _as_json(settings):
+    return json.loads(json.dumps(settings, default=str))
