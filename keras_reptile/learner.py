@@ -121,7 +121,9 @@ class Learner:
         """
         with tf.GradientTape() as tape:
             tape.watch(state.weights)
-            outputs, buffers, penalties = self._call(state, x, training=True)
+            outputs, buffers, penalties = self._call(
+                state, x, training=True, compiled=True
+            )
             losses = self.loss_function(y, outputs)
             total = self.loss_function.reduce(losses)
             for penalty in penalties:
@@ -162,16 +164,22 @@ class Learner:
         )
         return state
 
-    def predict(self, state: State, x) -> tf.Tensor:
+    def predict(self, state: State, x, compiled: bool = False) -> tf.Tensor:
         """The model's outputs; batch norm takes the statistics of `x`.
 
-        Made to be called outside the compiled inner loop, where the
-        platform's own convolutions are the faster form.
-        """
-        return self._call(state, x, training=False)[0]
+        Args:
+            state: A state.
+            x: Examples, shape `(n, ...)`.
+            compiled: Whether this is called where XLA compiles. Outside, the
+                platform's own convolutions are the faster form.
 
-    def _call(self, state, x, training):
-        with lowered(self.model, convolutions=self.lower and training):
+        Returns:
+            Shape `(n, ways)`.
+        """
+        return self._call(state, x, training=False, compiled=compiled)[0]
+
+    def _call(self, state, x, training, compiled):
+        with lowered(self.model, compiled=self.lower and compiled):
             outputs, buffers, penalties = self.model.stateless_call(
                 state.weights,
                 state.buffers,

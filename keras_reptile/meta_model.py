@@ -110,8 +110,8 @@ class MetaModel(keras.Model):
                 step; 1 is no decay.
             jit_compile: Whether the inner loop is compiled by XLA. `"auto"`
                 does, but for models with layers that a CPU runs slowly
-                inside a compiled loop; the log names them. The rest of a
-                meta-step is never compiled.
+                inside a compiled loop; the log names them. The outer
+                update is never compiled.
             run_eagerly: Runs everything step by step, to debug.
             steps_per_execution: Meta-steps per call, as Keras has it.
 
@@ -322,17 +322,16 @@ class MetaModel(keras.Model):
     def _run_task(self, state, task):
         return self.algorithm(self.learner, state, task)
 
+    def _predict(self, state, x):
+        return self.learner.predict(state, x, compiled=self._jit)
+
     def _logs(self, tasks, adapted):
         steps = tasks.batches.shape[1]
         for state in adapted:
             self._inner_loss.update_state(state.loss / steps)
         updated = [self._inner_loss]
         if tasks.query.x.shape[1]:
-            # Not compiled with the inner loop: one pass is fast as it is,
-            # and compiling it would take seconds.
-            predict = self.compiled_function(
-                "predict", self.learner.predict, jit=False
-            )
+            predict = self.compiled_function("predict", self._predict)
             for t, state in enumerate(adapted):
                 x, y = tasks.query.x[t], tasks.query.y[t]
                 outputs = predict(state, x)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reptile import lowering
+from keras_reptile import lowered_ops
 from keras_reptile.lowering import lowered
 
 layers = keras.layers
@@ -18,14 +18,66 @@ layers = keras.layers
 def test_convolution(extent, kernel, strides, padding):
     x = tf.random.normal((2, *extent, 3))
     k = tf.random.normal((*kernel, 3, 4))
+    b = tf.random.normal((4,))
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch((x, k))
-        expected = tf.nn.conv2d(x, k, (1, *strides, 1), padding.upper())
-        received = lowering.convolution(x, k, strides, padding)
+        tape.watch((x, k, b))
+        expected = tf.nn.conv2d(x, k, (1, *strides, 1), padding.upper()) + b
+        received = lowered_ops.convolution(x, k, strides, padding, b)
         losses = [tf.reduce_sum(tf.sin(y)) for y in (expected, received)]
     np.testing.assert_allclose(received, expected, atol=1e-4)
-    for wanted, got in zip(*(tape.gradient(z, (x, k)) for z in losses)):
+    for wanted, got in zip(*(tape.gradient(z, (x, k, b)) for z in losses)):
         np.testing.assert_allclose(got, wanted, atol=1e-3)
+
+
+def second_order(function, arguments):
+    """A Hessian-vector product in every argument, with fixed directions."""
+    rng = np.random.default_rng(0)
+    directions = [tf.constant(rng.normal(size=a.shape)) for a in arguments]
+    with tf.GradientTape() as outer:
+        outer.watch(arguments)
+        with tf.GradientTape() as inner:
+            inner.watch(arguments)
+            loss = tf.reduce_sum(tf.sin(function(*arguments)))
+        gradients = inner.gradient(loss, arguments)
+        total = tf.add_n(
+            [tf.reduce_sum(g * d) for g, d in zip(gradients, directions)]
+        )
+    return gradients, outer.gradient(total, arguments)
+
+
+def plain_batch_norm(x, gamma, beta):
+    # Not tf.nn.moments: its second derivative takes the mean for a constant.
+    mean = tf.reduce_mean(x, (0, 1, 2))
+    variance = tf.reduce_mean((x - mean) ** 2, (0, 1, 2))
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize(
+    ("form", "plain", "shapes"),
+    [
+        (
+            lambda x, k, b: lowered_ops.convolution(x, k, (2, 2), "same", b),
+            lambda x, k, b: tf.nn.conv2d(x, k, (1, 2, 2, 1), "SAME") + b,
+            [(2, 5, 6, 3), (3, 3, 3, 4), (4,)],
+        ),
+        (
+            lambda x, g, b: lowered_ops.batch_norm(x, g, b, 1e-3),
+            plain_batch_norm,
+            [(2, 5, 6, 3), (3,), (3,)],
+        ),
+    ],
+)
+def test_derivatives_of_first_and_second_order(form, plain, shapes, in_graph):
+    rng = np.random.default_rng(1)
+    arguments = [tf.constant(rng.normal(size=shape)) for shape in shapes]
+
+    def both(arguments):
+        return second_order(form, arguments), second_order(plain, arguments)
+
+    received, expected = (tf.function(both) if in_graph else both)(arguments)
+    for got, wanted in zip(*map(tf.nest.flatten, (received, expected))):
+        np.testing.assert_allclose(got, wanted, atol=1e-10)
 
 
 def network():
@@ -44,7 +96,7 @@ def network():
     )
 
 
-def call(model, x, training, convolutions):
+def call(model, x, training, compiled):
     values = [
         [tf.convert_to_tensor(v.value) for v in variables]
         for variables in (
@@ -52,18 +104,18 @@ def call(model, x, training, convolutions):
             model.non_trainable_variables,
         )
     ]
-    with lowered(model, convolutions):
+    with lowered(model, compiled):
         return model.stateless_call(*values, x, training=training)
 
 
-@pytest.mark.parametrize("convolutions", [True, False])
-def test_a_whole_model_computes_the_same(convolutions):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_whole_model_computes_the_same(compiled):
     model, x = network(), tf.random.normal((6, 9, 9, 2))
     weights = [v.value for v in model.trainable_variables]
     buffers = [v.value for v in model.non_trainable_variables]
     # The same dropout mask: the seed's state goes in with the buffers.
     expected, _ = model.stateless_call(weights, buffers, x, training=True)
-    received, _ = call(model, x, True, convolutions)
+    received, _ = call(model, x, True, compiled)
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 

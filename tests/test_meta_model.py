@@ -161,13 +161,12 @@ def test_dropout_differs_between_tasks_and_repeats_between_runs():
     masks = []
     for number in range(3):
         seeded = learner.with_seed(state, number)
-        masks.append(learner._call(seeded, x, training=True)[0].numpy())
+        masks.append(learner._call(seeded, x, True, compiled=False)[0].numpy())
     assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
 
 
 @pytest.mark.parametrize("inner_state", ["average", "carry"])
-def test_five_tasks_side_by_side_give_the_same_bits_every_time(inner_state):
-    # Sums that depend on which task ends first differ within a few steps.
+def test_models_built_anew_learn_the_same_bits(inner_state):
     runs = [
         all_values(trained(20, tasks=5, inner_state=inner_state))
         for _ in range(4)

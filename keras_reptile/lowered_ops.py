@@ -1,0 +1,199 @@
+"""Convolution and batch normalisation made of what a compiled loop is good at.
+
+XLA on the CPU runs matrix products at full speed, and little else: a
+convolution inside a loop is about ten times too slow, a product whose left
+factor is taken transposed half as fast as one whose right factor is, and a
+sum over rows that it fuses with what comes before is computed one scalar at
+a time. These functions say the same sums in the forms that are fast
+(`BUILD_NOTES.md` has the profile). All of them differentiate to any order.
+"""
+
+import tensorflow as tf
+
+# Below this many elements XLA fuses a sum over rows with its operand; above
+# it calls a library that is fast.
+_FUSED_SUM = 1 << 16
+
+
+def convolution(x, kernel, strides, padding, bias=None):
+    """A 2-D convolution as one matrix product.
+
+    The taps of one kernel row that fall into one stride are neighbours in
+    memory, so they are taken as one slice: a 3x3 kernel of stride 2 needs six
+    slices and not nine, and none of them strides (15 % faster on a CPU).
+
+    Args:
+        x: Images, shape `(batch, height, width, channels)`.
+        kernel: Shape `(kernel_height, kernel_width, channels, filters)`.
+        strides: Two integers.
+        padding: `"same"` or `"valid"`, as TensorFlow pads.
+        bias: Shape `(filters,)`, or None.
+
+    Returns:
+        Shape `(batch, new_height, new_width, filters)`.
+    """
+    rows, columns, channels, filters = kernel.shape
+    down, right = strides
+    x, height = _in_blocks(x, 1, rows, down, padding)
+    x, width = _in_blocks(x, 2, columns, right, padding)
+    x = tf.reshape(
+        x,
+        (-1, x.shape[1] // down, down, x.shape[2] // right, right * channels),
+    )
+    taps = []
+    for i in range(rows):
+        block_row, row = divmod(i, down)
+        for block in range(-(-columns // right)):
+            neighbours = min(right, columns - block * right)
+            taps.append(
+                x[
+                    :,
+                    block_row : block_row + height,
+                    row,
+                    block : block + width,
+                    : neighbours * channels,
+                ]
+            )
+    size = rows * columns * channels
+    patches = tf.reshape(tf.concat(taps, -1), (-1, size))
+    kernel = tf.reshape(kernel, (size, filters))
+    if bias is None:
+        bias = tf.zeros((filters,), kernel.dtype)
+    if size < filters:
+        product = patches @ kernel
+        product += broadcast_rows(bias, product)
+    else:
+        product = affine(patches, kernel, bias)
+    return tf.reshape(product, (-1, height, width, filters))
+
+
+def batch_norm(x, gamma, beta, epsilon):
+    """Batch normalisation over all axes but the last, in few passes.
+
+    Args:
+        x: Shape `(..., channels)`.
+        gamma: Scale, shape `(channels,)`, or None.
+        beta: Offset, shape `(channels,)`, or None.
+        epsilon: Added to the (biased) variance.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    y = tf.reshape(x, (-1, x.shape[-1]))
+    count = tf.cast(_count(y), y.dtype)
+    centred = y - broadcast_rows(sum_rows(y) / count, y)
+    variance = sum_rows(centred * centred) / count
+    scale = tf.math.rsqrt(variance + epsilon)
+    y = centred * broadcast_rows(scale if gamma is None else scale * gamma, y)
+    if beta is not None:
+        y += broadcast_rows(beta, y)
+    return tf.reshape(y, tf.shape(x))
+
+
+@tf.custom_gradient
+def affine(x, kernel, bias):
+    """`x @ kernel + bias`, with the kernel's gradient in its fast form.
+
+    A column of ones beside `x` makes the bias a row of the kernel. Its cost
+    is nothing, and in the gradient it keeps XLA from turning the product
+    back into the slow form, and gives the bias' gradient besides.
+
+    Args:
+        x: Shape `(rows, size)`.
+        kernel: Shape `(size, filters)`.
+        bias: Shape `(filters,)`.
+
+    Returns:
+        Shape `(rows, filters)`.
+    """
+
+    def gradient(upstream):
+        by_filter = tf.matmul(upstream, _with_ones(x), transpose_a=True)
+        return (
+            tf.matmul(upstream, kernel, transpose_b=True),
+            tf.transpose(by_filter[:, :-1]),
+            by_filter[:, -1],
+        )
+
+    return _with_ones(x) @ tf.concat([kernel, bias[None]], 0), gradient
+
+
+def sum_rows(x):
+    """The sum over the first axis of a matrix; its gradient a broadcast.
+
+    Args:
+        x: Shape `(rows, columns)`.
+
+    Returns:
+        Shape `(columns,)`.
+    """
+
+    @tf.custom_gradient
+    def function(x):
+        return _sum_rows(x), lambda upstream: broadcast_rows(upstream, x)
+
+    return function(x)
+
+
+def broadcast_rows(row, like):
+    """Repeats a row; its gradient is `sum_rows`.
+
+    Args:
+        row: Shape `(columns,)`.
+        like: The matrix whose shape `(rows, columns)` it takes.
+
+    Returns:
+        Shape `(rows, columns)`.
+    """
+    shape = tf.stop_gradient(tf.shape(like))
+    if like.shape.is_fully_defined():
+        shape = like.shape
+
+    @tf.custom_gradient
+    def function(row):
+        return tf.broadcast_to(row, shape), sum_rows
+
+    return function(row)
+
+
+def _sum_rows(x):
+    count, columns = x.shape
+    if count is None or count * columns >= _FUSED_SUM:
+        return tf.reduce_sum(x, 0)
+    # Four rows of ones, since a product with one row is not a product to XLA.
+    return (tf.ones((4, count), x.dtype) @ x)[0]
+
+
+def _count(x):
+    return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+
+
+def _with_ones(x):
+    return tf.concat([x, tf.ones_like(x[:, :1])], 1)
+
+
+def _extent_and_padding(extent, size, stride, padding):
+    """Output extent, and what "same" puts before the input."""
+    if padding == "valid":
+        return (extent - size) // stride + 1, 0
+    out = -(-extent // stride)
+    return out, max((out - 1) * stride + size - extent, 0) // 2
+
+
+def _in_blocks(x, axis, size, stride, padding):
+    """Pads or cuts one axis to the whole strides that its windows cover.
+
+    Returns:
+        The tensor, and the extent of the output along the axis.
+    """
+    extent = x.shape[axis]
+    out, before = _extent_and_padding(extent, size, stride, padding)
+    covered = (out + (size - 1) // stride) * stride
+    after = covered - extent - before
+    if after < 0:
+        x = tf.split(x, [covered - before, -1], axis)[0]
+    if before or after > 0:
+        widths = [[0, 0] for _ in x.shape]
+        widths[axis] = [before, max(after, 0)]
+        x = tf.pad(x, widths)
+    return x, out
