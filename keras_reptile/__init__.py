@@ -4,6 +4,16 @@ Nichol, Achiam & Schulman 2018, "On First-Order Meta-Learning Algorithms",
 arXiv:1803.02999.
 """
 
+import keras
+
+# Before anything that would fail with a message from inside TensorFlow.
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_reptile runs on Keras' TensorFlow backend. Received: "
+        f"{keras.backend.backend()!r}. Set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
 from keras_reptile import algorithms, data, models, schedules
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task

@@ -38,6 +38,8 @@ class Protocol:
         inner_steps: Inner steps; 50 in the paper.
         inner_batch_size: Support examples per inner step; `None` takes all.
         replacement: How inner batches are drawn, see `EpisodeSpec`.
+        repeat_within_batch: Allows an inner batch larger than the support
+            set, see `EpisodeSpec`.
         modes: Which of `"inductive"` and `"transductive"` to report. Both
             cost little more than one, as the adaptation is shared.
         num_episodes: How many episodes.
@@ -53,6 +55,7 @@ class Protocol:
     inner_steps: int = 50
     inner_batch_size: int | None = None
     replacement: bool = False
+    repeat_within_batch: bool = False
     modes: tuple[str, ...] = MODES
     num_episodes: int = 1_000
     seed: int = 0
@@ -72,6 +75,11 @@ class Protocol:
                 f"Received: num_episodes={self.num_episodes}."
             )
         object.__setattr__(self, "num_episodes", int(self.num_episodes))
+        if int(self.seed) != self.seed or self.seed < 0:
+            raise ValueError(
+                "`seed` must be an integer of at least 0. Received: "
+                f"seed={self.seed!r}."
+            )
         if self.queries < 1:
             raise ValueError(
                 "An accuracy needs at least one query example per class. "
@@ -89,6 +97,7 @@ class Protocol:
             self.inner_steps,
             self.inner_batch_size,
             self.replacement,
+            self.repeat_within_batch,
         )
 
 
@@ -174,8 +183,8 @@ def evaluate(
     ```
     """
     check_protocol(model, classes, protocol)
-    # Negative seeds, so that no training stream has the same episodes.
-    stream = classes.episodes(
+    # Negative seeds, which no training stream has.
+    stream = classes.stream(
         protocol.spec, meta_batch_size=_AT_ONCE, seed=-1 - protocol.seed
     )
     count = protocol.num_episodes
@@ -205,9 +214,8 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
             f"{type(model).__name__}. Wrap the model in kr.MetaModel and "
             "call `compile`."
         )
-    checks.check_ways(protocol.ways, model.inner_model)
-    shape = classes.example_shape
-    checks.check_examples(np.zeros((1, *shape), "f"), model.inner_model)
+    checks.check_shape(classes.example_shape, model.inner_model)
+    checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
     classes.check(protocol.spec)
 
 
@@ -225,7 +233,7 @@ def predict_inductive(learner, state, task) -> tf.Tensor:
 
     def one(x):
         batch = tf.concat([task.support.x, x[tf.newaxis]], 0)
-        return learner.predict(state, batch)[-1]
+        return tf.cast(learner.predict(state, batch)[-1], tf.float32)
 
     return tf.map_fn(one, task.query.x, fn_output_signature=tf.float32)
 

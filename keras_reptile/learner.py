@@ -20,6 +20,7 @@ import tensorflow as tf
 from keras_reptile.episodes import Task, fold_in
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
+from keras_reptile.shapes import check_one_input_and_output
 from keras_reptile.stateless import stateless
 
 
@@ -144,7 +145,8 @@ class Learner:
         weights, slots = self.optimizer.stateless_apply(
             state.slots, gradient, state.weights
         )
-        return State(list(weights), buffers, list(slots), state.loss + loss)
+        loss = state.loss + tf.cast(loss, tf.float32)
+        return State(list(weights), buffers, list(slots), loss)
 
     def adapt(self, state: State, task: Task) -> State:
         """The inner loop: one step for each row of `task.batches`."""
@@ -204,6 +206,7 @@ def check_model(model) -> None:
             "Give its first layer an input shape, call it once on an example, "
             "or call `model.build(input_shape)`."
         )
+    check_one_input_and_output(model)
     if not model.trainable_variables:
         raise ValueError(
             "`model` must have weights to train. Received: model "

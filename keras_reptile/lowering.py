@@ -96,11 +96,36 @@ def _replacements(layer, compiled):
 
 def _is_batch_norm(layer):
     return (
-        type(layer) is keras.layers.BatchNormalization
+        isinstance(layer, keras.layers.BatchNormalization)
         and not layer.renorm
+        and _has_own_methods(layer)
         # A frozen layer keeps Keras' meaning: its moving averages.
         and layer.trainable
     )
+
+
+def _has_own_methods(layer):
+    """Whether a subclass leaves the computation as Keras has it."""
+    return all(
+        getattr(type(layer), name)
+        is getattr(keras.layers.BatchNormalization, name)
+        for name in ("call", "_moments")
+    )
+
+
+def left_on_moving_averages(model: keras.Model) -> list[str]:
+    """Names of the layers that predict with averages nobody updates.
+
+    Meta-training writes no moving averages, so a batch normalisation that
+    cannot be lowered would score the queries with its initial ones.
+    """
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+        and not _is_batch_norm(layer)
+    ]
 
 
 def _is_convolution(layer):
@@ -130,7 +155,7 @@ def _call_batch_norm(layer, x, mask):
         return type(layer).call(layer, x, training=True, mask=mask)
     dtype = x.dtype
     y = tf.cast(x, tf.as_dtype(keras.backend.result_type(dtype, "float32")))
-    gamma = tf.convert_to_tensor(layer.gamma) if layer.scale else None
-    beta = tf.convert_to_tensor(layer.beta) if layer.center else None
+    gamma = tf.cast(layer.gamma, y.dtype) if layer.scale else None
+    beta = tf.cast(layer.beta, y.dtype) if layer.center else None
     y = lowered_ops.batch_norm(y, gamma, beta, layer.epsilon)
     return tf.cast(y, layer.compute_dtype)

@@ -21,7 +21,7 @@ from keras_reptile import (
     settings,
 )
 from keras_reptile.learner import Learner, State, check_model, is_seed
-from keras_reptile.metrics import resolve_metrics
+from keras_reptile.metrics import as_list, resolve_metrics
 
 INNER_STATES = tuple(meta_step.SLOTS)
 
@@ -125,7 +125,7 @@ class MetaModel(keras.Model):
                 inner_optimizer or _sgd(0.01)
             ),
             "loss": loss,
-            "metrics": list(metrics or ()),
+            "metrics": as_list(metrics),
             "inner_reduction": inner_reduction,
             "inner_weight_decay": inner_weight_decay,
             "jit_compile": jit_compile,
@@ -159,6 +159,7 @@ class MetaModel(keras.Model):
             auto_scale_loss=False,
         )
         self.optimizer.build(self.inner_model.trainable_variables)
+        self._trained = [v.path for v in self.inner_model.trainable_variables]
         self.settings = settings.of_model(
             self.inner_model,
             self._compile_settings,
@@ -193,7 +194,12 @@ class MetaModel(keras.Model):
         return [self._loss, *self._query_metrics, self._inner_loss]
 
     def call(self, x, training=None):
-        """The inner model's outputs with the weights as they stand."""
+        """The inner model's outputs with the weights as they stand.
+
+        Batch normalisation takes its moving averages, which meta-training
+        leaves at their initial values: `predict` is for models without. Use
+        `adapt` for a model that predicts.
+        """
         return self.inner_model(x, training=training)
 
     def fit(self, x=None, **kwargs):
@@ -216,22 +222,49 @@ class MetaModel(keras.Model):
             ValueError: If the episodes do not suit the model.
         """
         self._require_compiled()
-        checks.check_task_dataset(
-            x, self.inner_model, self.learner.loss_function.takes_labels
-        )
+        self._prepare_for(x)
         kwargs.setdefault("shuffle", False)
-        if x.element_spec != self._element_spec:
-            # Keras' step would be traced for shapes that suit both datasets,
-            # and the number of tasks and steps must be static.
-            self._element_spec = x.element_spec
-            self.train_function = None
         checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
         resumed = resuming.before_fit(self, x, kwargs.get("callbacks"))
         if resumed:
             return resuming.fit_from_here(self, super().fit, x, kwargs)
+        checks.check_goes_on(x, self.meta_step)
         return super().fit(resuming.stream_from_here(self, x), **kwargs)
+
+    def evaluate(self, x=None, **kwargs):
+        """Adapts to every task of a dataset and reports loss and metrics.
+
+        For few-shot accuracy with its interval, in a named mode, there is
+        `kr.evaluate`.
+
+        Args:
+            x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            **kwargs: As `keras.Model.evaluate`. `steps` is needed for a
+                stream, which has no end.
+
+        Raises:
+            ValueError: If the episodes do not suit the model.
+        """
+        self._prepare_for(x)
+        checks.check_epochs(
+            x, kwargs.get("steps"), self.steps_per_execution, "steps"
+        )
+        return super().evaluate(x, **kwargs)
+
+    def _prepare_for(self, x):
+        """Checks a dataset; has Keras trace its steps anew for new shapes."""
+        self._require_compiled()
+        checks.check_same_variables(self._trained, self.inner_model)
+        checks.check_task_dataset(
+            x, self.inner_model, self.learner.loss_function
+        )
+        if x.element_spec != self._element_spec:
+            # Keras' step would be traced for shapes that suit both datasets,
+            # and the number of tasks and steps must be static.
+            self._element_spec = x.element_spec
+            self.train_function = self.test_function = None
 
     def train_step(self, tasks):
         """One meta-step: adapt to every task, then the outer update."""
@@ -267,8 +300,8 @@ class MetaModel(keras.Model):
         Args:
             x: Support examples, floats of shape `(n, ...)`, in the units that
                 the episodes had (images of uint8 divided by 255).
-            y: Their labels, integers of shape `(n,)` from 0 to the width of
-                the output - 1.
+            y: Their targets. Labels are integers of shape `(n,)`, from 0 to
+                the width of the output - 1.
             steps: Inner steps.
             batch_size: Examples per step; `None` takes all of them.
             seed: Of the order in which batches are drawn.
@@ -277,11 +310,13 @@ class MetaModel(keras.Model):
             A plain `keras.Model`, not compiled, that predicts the classes.
 
         Raises:
-            ValueError: If the examples do not suit the model.
+            ValueError: If the examples do not suit the model, or it cannot
+                be copied.
         """
         self._require_compiled()
+        checks.check_same_variables(self._trained, self.inner_model)
         task = personal.support_task(
-            self.inner_model, x, y, steps, batch_size, seed
+            self.learner, x, y, steps, batch_size, seed
         )
         adapt = self.compiled_function("adapt", self.learner.adapt)
         adapted = adapt(self.initial_state(), task)
@@ -398,8 +433,20 @@ class MetaModel(keras.Model):
 
 
 def _whether_to_jit(jit_compile, model):
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            '`jit_compile` must be True, False or "auto". Received: '
+            f"{jit_compile!r}."
+        )
+    on_averages = lowering.left_on_moving_averages(model)
+    if on_averages:
+        logging.warning(
+            "The batch normalisation layers %s normalise queries with their "
+            "moving averages, which meta-training does not update.",
+            ", ".join(on_averages),
+        )
     if jit_compile != "auto":
-        return bool(jit_compile)
+        return jit_compile
     slow = lowering.slow_when_compiled(model)
     if slow:
         logging.info(

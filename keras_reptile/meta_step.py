@@ -61,7 +61,8 @@ def share_of_mean(lists) -> list:
         count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
     # Not add_n: with it 3 of 29 models built anew in one process differed in
     # the last bit after the same episodes, with this form none of 29.
-    return [tf.reduce_sum(tf.stack(p), 0) / count for p in zip(*lists)]
+    sums = [tf.reduce_sum(tf.stack(parts), 0) for parts in zip(*lists)]
+    return [total / tf.cast(count, total.dtype) for total in sums]
 
 
 def mean_slots(lists) -> list:

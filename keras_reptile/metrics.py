@@ -18,23 +18,31 @@ def resolve_metrics(metrics, loss) -> list:
     """Turns names into metric objects.
 
     Args:
-        metrics: Keras metrics or names; `"accuracy"` becomes the one that
-            suits the loss.
+        metrics: A Keras metric, a function or a name, or a list of them;
+            `"accuracy"` becomes the one that suits the loss.
         loss: The loss, as given to `compile`.
 
     Raises:
         ValueError: If `"accuracy"` is asked for and the loss does not say
             which is meant, or a name is unknown.
     """
-    return [_resolve(metric, loss) for metric in metrics or ()]
+    return [_resolve(metric, loss) for metric in as_list(metrics)]
+
+
+def as_list(metrics) -> list:
+    """One metric, several or none, as a list."""
+    if isinstance(metrics, (list, tuple)):
+        return list(metrics)
+    return [] if metrics is None else [metrics]
 
 
 def _resolve(metric, loss):
-    if metric not in ("accuracy", "acc"):
+    if not isinstance(metric, str) or metric not in ("accuracy", "acc"):
         found = keras.metrics.get(metric)
         if isinstance(found, keras.metrics.Metric):
             return found
-        return keras.metrics.MeanMetricWrapper(found, name=str(metric))
+        name = getattr(metric, "__name__", str(metric))
+        return keras.metrics.MeanMetricWrapper(found, name=name)
     loss = keras.losses.get(loss)
     name = getattr(loss, "__name__", type(loss).__name__)
     if name not in _ACCURACIES:

@@ -8,11 +8,11 @@ from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.learner import State
 
 
-def support_task(model, x, y, steps, batch_size, seed) -> Task:
+def support_task(learner, x, y, steps, batch_size, seed) -> Task:
     """A task out of one's own examples, with nothing to ask of it.
 
     Args:
-        model: The inner model, which says what suits it.
+        learner: A `Learner`, whose model and loss say what suits them.
         x: Support examples.
         y: Their labels.
         steps: Inner steps.
@@ -22,7 +22,9 @@ def support_task(model, x, y, steps, batch_size, seed) -> Task:
     Raises:
         ValueError: If the examples do not suit the model.
     """
-    x, y = checks.checked_support(x, y, model)
+    x, y = checks.checked_support(
+        x, y, learner.model, learner.loss_function
+    )
     if batch_size is not None and batch_size > len(x):
         raise ValueError(
             "`batch_size` must not be larger than the support set. Received: "
@@ -52,15 +54,33 @@ def personal_model(model: keras.Model, state: State, x) -> keras.Model:
 
     Returns:
         A plain `keras.Model` that predicts each example by itself.
+
+    Raises:
+        ValueError: If the model cannot be copied.
     """
-    copy = model.__class__.from_config(model.get_config())
-    if not copy.built:
-        copy.build(model.input_shape)
+    copy = _copied(model, x)
     for variable, weight in zip(copy.trainable_variables, state.weights):
         variable.assign(weight)
     for variable, buffer in zip(copy.non_trainable_variables, state.buffers):
         variable.assign(buffer)
     _fix_batch_norm(copy, x)
+    return copy
+
+
+def _copied(model, x):
+    try:
+        if getattr(model, "inputs", None):
+            # Layer by layer, which finds a user's layers without a registry.
+            copy = keras.models.clone_model(model)
+        else:
+            copy = type(model).from_config(model.get_config())
+        copy(x[:1])  # Which builds it, where it is not.
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "`adapt` gives a copy of the model, so the model must be one that "
+            f"Keras can copy. Received: {type(model).__name__}. Give it "
+            f"`get_config` and `from_config`. ({error})"
+        ) from error
     return copy
 
 

@@ -39,7 +39,7 @@ def test_scores_and_no_trace():
 def by_hand(model, mode):
     """One episode after another with a plain in-place copy of everything."""
     accuracies = []
-    stream = HELD_OUT.episodes(PROTOCOL.spec, 1, seed=-1 - PROTOCOL.seed)
+    stream = HELD_OUT.stream(PROTOCOL.spec, 1, seed=-1 - PROTOCOL.seed)
     for tasks in stream.take(PROTOCOL.num_episodes):
         task = tf.nest.map_structure(lambda t: t[0], tasks)
         network = keras.models.clone_model(model.inner_model)

@@ -18,6 +18,7 @@ ORDER = [
         "schedules",
     },
     {"lowering"},
+    {"shapes"},
     {"learner", "data"},
     {"algorithms", "checks"},
     {"meta_step", "personal", "resuming"},

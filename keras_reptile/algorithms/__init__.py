@@ -39,10 +39,17 @@ def get(algorithm: str | Callable) -> Callable:
 def serialize(algorithm: Callable):
     """What `.keras` files hold of an algorithm: its name, or its reference.
 
-    A user's own function must be registered by
-    `keras.saving.register_keras_serializable` to be found again.
+    Raises:
+        ValueError: If it is a function that could not be found again.
     """
     for name, function in _ALGORITHMS.items():
         if function is algorithm:
             return name
+    if keras.saving.get_registered_name(algorithm) == algorithm.__name__:
+        raise ValueError(
+            "A MetaModel is saved with the name of its algorithm, under which "
+            "it is found again. Received: "
+            f"{algorithm.__name__!r}, which is not registered. Put "
+            "@keras.saving.register_keras_serializable() above the function."
+        )
     return keras.saving.serialize_keras_object(algorithm)

@@ -77,14 +77,33 @@ class ClassDataset:
     def subset(self, indices) -> "ClassDataset":
         """The classes of the given indices, in the given order.
 
+        Args:
+            indices: Integers, or a boolean for each class.
+
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, or one is out of range.
         """
+        indices = np.asarray(indices)
+        if indices.dtype == bool and indices.shape == (self.num_classes,):
+            indices = np.flatnonzero(indices)
+        if indices.dtype.kind not in "iu" and len(indices):
+            raise ValueError(
+                "`indices` must be integers, or a boolean for each of "
+                f"{self.num_classes} classes. Received: {indices.dtype} of "
+                f"shape {indices.shape}."
+            )
+        if len(indices) and not (
+            0 <= indices.min() and indices.max() < self.num_classes
+        ):
+            raise ValueError(
+                f"`indices` must be from 0 to {self.num_classes - 1}. "
+                f"Received: {indices.min()} to {indices.max()}."
+            )
         if not len(indices):
             raise ValueError("Expected at least one class. Received: none.")
         return ClassDataset(
             np.concatenate([self.examples(i) for i in indices]),
-            self.counts[np.asarray(indices)],
+            self.counts[indices],
             [self.names[i] for i in indices],
         )
 
@@ -103,7 +122,7 @@ class ClassDataset:
         Args:
             spec: The shape of an episode.
             meta_batch_size: Tasks per element, so per meta-step.
-            seed: An integer that names the stream.
+            seed: An integer of at least 0 that names the stream.
             start: Meta-steps to leave out at the beginning.
 
         Returns:
@@ -119,6 +138,7 @@ class ClassDataset:
         self.check(spec)
         for name, value, least in (
             ("meta_batch_size", meta_batch_size, 1),
+            ("seed", seed, 0),
             ("start", start, 0),
         ):
             if int(value) != value or value < least:
@@ -126,9 +146,10 @@ class ClassDataset:
                     f"`{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}."
                 )
-        if int(seed) != seed:
-            raise ValueError(f"`seed` must be an integer. Received: {seed!r}.")
+        return self.stream(spec, meta_batch_size, seed, start)
 
+    def stream(self, spec, meta_batch_size, seed, start=0) -> tf.data.Dataset:
+        """`episodes` without the checks; evaluation has seeds of its own."""
         arguments = {
             "meta_batch_size": meta_batch_size,
             "seed": seed,

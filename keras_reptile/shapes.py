@@ -1,0 +1,78 @@
+"""What a Keras model takes and gives: one input, one output, their shapes."""
+
+import keras
+import numpy as np
+
+from keras_reptile.lowering import lowered
+
+
+def check_one_input_and_output(model: keras.Model) -> None:
+    """Refuses a functional model with several inputs or outputs.
+
+    Raises:
+        ValueError: That names how many there are.
+    """
+    for name in ("input", "output"):
+        tensors = getattr(model, f"{name}s", None)
+        if tensors is not None and len(tensors) != 1:
+            raise ValueError(
+                f"`model` must have one {name}. Received: model "
+                f"'{model.name}' with {len(tensors)} {name}s. Build a model "
+                "of one input and one output, with the others fixed or left "
+                "out."
+            )
+
+
+def example_shape(model: keras.Model) -> tuple | None:
+    """The shape of one example, or `None` where only the data can tell.
+
+    Functional and sequential models know it; a subclassed one need not.
+    """
+    inputs = getattr(model, "inputs", None)
+    return tuple(inputs[0].shape[1:]) if inputs else None
+
+
+def takes_integers(model: keras.Model) -> bool:
+    """Whether the model says that its input is of integers, such as tokens."""
+    inputs = getattr(model, "inputs", None)
+    return bool(inputs) and "int" in inputs[0].dtype
+
+
+def output_shape(model: keras.Model, of_example: tuple) -> tuple:
+    """The shape of the output for one example.
+
+    Args:
+        model: A built model.
+        of_example: Shape of an example, which a subclassed model needs.
+
+    Raises:
+        ValueError: If the model does not take such examples, or gives
+            anything else than one tensor.
+    """
+    outputs = getattr(model, "outputs", None)
+    if outputs:
+        return tuple(outputs[0].shape[1:])
+    example = keras.KerasTensor((None, *of_example), dtype="float32")
+    try:
+        with lowered(model, compiled=False):
+            output = model.compute_output_spec(example)
+    except Exception as error:  # A user's `call` raises anything.
+        raise ValueError(
+            f"Model '{model.name}' could not be called on examples of shape "
+            f"{tuple(of_example)}: {error}"
+        ) from error
+    if not isinstance(output, keras.KerasTensor):
+        raise ValueError(
+            "`model` must give one tensor. Received: model "
+            f"'{model.name}', which gives {type(output).__name__}."
+        )
+    return tuple(output.shape[1:])
+
+
+def matches(expected: tuple | None, received: tuple) -> bool:
+    """Whether an example's shape is the one expected, where that is known."""
+    if expected is None:
+        return True
+    return len(expected) == len(received) and all(
+        e is None or e == r for e, r in zip(expected, np.array(received))
+    )

@@ -1,0 +1,270 @@
+"""Any Keras model that is built: the ways users make them, and who is refused.
+
+Each model goes all the way: `fit`, `evaluate`, `kr.evaluate`, `adapt`.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SPEC, blobs, mlp
+
+import keras_reptile as kr
+
+CLASSES = blobs(examples=10)
+LABELS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    def __init__(self, ways=3, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(8, activation="tanh")
+        self.norm = keras.layers.BatchNormalization()
+        self.head = keras.layers.Dense(ways)
+
+    def call(self, x, training=None):
+        return self.head(self.norm(self.hidden(x), training=training))
+
+    def get_config(self):
+        return {"ways": self.head.units}
+
+
+class Uncopied(Subclassed):
+    def get_config(self):
+        raise NotImplementedError("no configuration")
+
+
+class OwnBatchNormalization(keras.layers.BatchNormalization):
+    """A subclass that computes the same."""
+
+
+class OtherBatchNormalization(keras.layers.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(2.0 * inputs, training=training, mask=mask)
+
+
+def built(model, shape=(1, 4)):
+    model(np.zeros(shape, "float32"))
+    return model
+
+
+def typed(dtype):
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh", dtype=dtype),
+            keras.layers.BatchNormalization(dtype=dtype),
+            keras.layers.Dense(3, dtype=dtype),
+        ]
+    )
+
+
+def functional_in_a_subclass():
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(3)(built(Subclassed(8))(inputs))
+    return keras.Model(inputs, outputs)
+
+
+def own_norm():
+    hidden = keras.layers.Dense(8, activation="tanh")
+    head = keras.layers.Dense(3)
+    return keras.Sequential(
+        [keras.Input((4,)), hidden, OwnBatchNormalization(), head]
+    )
+
+
+def compiled(network, **settings):
+    model = kr.MetaModel(network)
+    arguments = {
+        "optimizer": keras.optimizers.SGD(0.5),
+        "inner_optimizer": keras.optimizers.SGD(0.1),
+        "loss": LABELS,
+        "metrics": "accuracy",
+        "jit_compile": False,
+    }
+    model.compile(**{**arguments, **settings})
+    return model
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: built(Subclassed()),
+        functional_in_a_subclass,
+        own_norm,
+        lambda: typed("float64"),
+        lambda: typed("mixed_bfloat16"),
+        lambda: typed("bfloat16"),
+    ],
+    ids=["subclassed", "nested", "own norm", "float64", "mixed", "bfloat16"],
+)
+def test_goes_all_the_way(make, jit_compile):
+    model = compiled(make(), jit_compile=jit_compile)
+    stream = CLASSES.episodes(SPEC, meta_batch_size=2)
+    history = model.fit(stream, steps_per_epoch=30, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    logs = model.evaluate(stream, steps=10, return_dict=True, verbose=0)
+    assert logs["accuracy"] > 0.6
+    protocol = kr.Protocol(
+        ways=3, shots=3, inner_steps=5, inner_batch_size=4, num_episodes=20
+    )
+    scores = kr.evaluate(model, CLASSES, protocol)
+    assert scores["transductive"].mean > 0.6
+    task = CLASSES.episode(SPEC, 3)
+    personal = model.adapt(task.support.x, task.support.y, steps=20)
+    hits = personal.predict(task.query.x, verbose=0).argmax(1) == task.query.y
+    assert np.mean(hits) > 0.6
+
+
+def test_tokens():
+    network = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(9, 4),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    tokens = np.repeat(np.arange(6), 8)[:, None] + np.zeros((1, 5))
+    classes = kr.data.from_arrays(tokens.astype("float32"), tokens[:, 0] > 8)
+    classes = kr.data.ClassDataset(classes.x, [8] * 6)
+    model = compiled(network, inner_optimizer=keras.optimizers.Adam(0.1))
+    model.fit(classes.episodes(SPEC), steps_per_epoch=10, verbose=0)
+    x, y = tokens[::8][:3].astype("int64"), np.arange(3)
+    personal = model.adapt(x, y, steps=30)
+    assert (personal.predict(x, verbose=0).argmax(1) == y).all()
+
+
+def test_regression():
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model = compiled(network, loss="mse", metrics=["mae"])
+    x = np.linspace(-1, 1, 10, dtype="float32")[:, None]
+    personal = model.adapt(x, 3 * x + 1, steps=200)
+    np.testing.assert_allclose(
+        personal.predict(x, verbose=0), 3 * x + 1, atol=0.01
+    )
+    with pytest.raises(ValueError, match="targets of shape .10, 2."):
+        model.adapt(x, np.zeros((10, 2)))
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        model.adapt(x, x * np.nan)
+
+
+def test_several_inputs_or_outputs_are_refused():
+    one, two = keras.Input((4,)), keras.Input((4,))
+    dense = keras.layers.Dense(3)
+    with pytest.raises(ValueError, match="one input.*2 inputs"):
+        kr.MetaModel(keras.Model([one, two], dense(one + two)))
+    with pytest.raises(ValueError, match="one output.*2 outputs"):
+        kr.MetaModel(keras.Model(one, [dense(one), dense(one)]))
+
+
+def test_a_model_that_cannot_be_copied_cannot_be_adapted():
+    model = compiled(built(Uncopied()))
+    task = CLASSES.episode(SPEC)
+    with pytest.raises(ValueError, match="Uncopied.*get_config"):
+        model.adapt(task.support.x, task.support.y)
+
+
+def test_a_subclass_of_another_width_or_shape_is_refused():
+    model = compiled(built(Subclassed(ways=4)))
+    with pytest.raises(ValueError, match="width 4, and ways=3"):
+        model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
+    model = compiled(built(Subclassed()))
+    others = blobs(examples=10, size=7).episodes(SPEC)
+    with pytest.raises(ValueError, match="could not be called.*shape .7,"):
+        model.fit(others, steps_per_epoch=1)
+
+
+def test_frozen_after_compile_is_refused():
+    model = compiled(mlp())
+    model.inner_model.layers[0].trainable = False
+    stream = CLASSES.episodes(SPEC)
+    for action in (
+        lambda: model.fit(stream, steps_per_epoch=1),
+        lambda: model.evaluate(stream, steps=1),
+        lambda: model.adapt(np.zeros((2, 4)), [0, 1]),
+    ):
+        with pytest.raises(ValueError, match="6 at `compile`, 4 now"):
+            action()
+
+
+def test_other_shapes_may_follow_each_other():
+    model = compiled(mlp())
+    for steps in (2, 5):
+        spec = kr.EpisodeSpec(ways=3, shots=2, inner_steps=steps)
+        stream = CLASSES.episodes(spec, meta_batch_size=steps)
+        model.fit(stream, steps_per_epoch=2, verbose=0)
+        model.evaluate(stream, steps=2, verbose=0)
+
+
+def messages(caplog):
+    return " ".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture
+def log(caplog):
+    """absl's log, which does not propagate to pytest by itself."""
+    from absl import logging
+
+    logging.get_absl_logger().addHandler(caplog.handler)
+    yield caplog
+    logging.get_absl_logger().removeHandler(caplog.handler)
+
+
+def test_what_cannot_be_lowered_is_said(log):
+    network = keras.Sequential(
+        [keras.Input((4,)), OtherBatchNormalization(), keras.layers.Dense(3)]
+    )
+    compiled(network)
+    assert "moving averages" in messages(log)
+
+
+def test_a_loss_of_ones_own_with_another_width_is_said(log):
+    model = compiled(
+        mlp(ways=4), loss=lambda y, z: LABELS.call(y, z), metrics=()
+    )
+    model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, verbose=0)
+    assert "not as wide as the episodes have classes (3)" in messages(log)
+
+
+def test_episodes_that_start_over_are_said(log):
+    model = compiled(mlp())
+    stream = CLASSES.episodes(SPEC).map(lambda task: task)
+    model.fit(stream, steps_per_epoch=1, verbose=0)
+    assert "starts at the" not in messages(log)
+    model.fit(stream, steps_per_epoch=1, verbose=0)
+    assert "stands at meta-step 1" in messages(log)
+
+
+def test_losses_that_do_not_fit_the_outputs_are_refused():
+    for loss in ("categorical_crossentropy", lambda y, z: z):
+        model = compiled(mlp(), loss=loss, metrics=())
+        if callable(loss):
+            continue
+        with pytest.raises(ValueError, match="outputs of shape .9, 3."):
+            model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("value", ["never", 2, None])
+def test_unknown_jit_compile_is_refused(value):
+    with pytest.raises(ValueError, match="jit_compile"):
+        compiled(mlp(), jit_compile=value)
+
+
+def test_a_function_that_could_not_be_found_again_is_not_saved(tmp_path):
+    def mine(learner, state, task):
+        return [tf.zeros_like(w) for w in state.weights], state
+
+    model = kr.MetaModel(mlp(), algorithm=mine)
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        model.save(tmp_path / "model.keras")
+
+
+def test_metrics_in_any_form():
+    def half(targets, outputs):
+        return tf.fill(tf.shape(targets), 0.5)
+
+    model = compiled(mlp(), metrics=["accuracy", half, keras.metrics.Mean()])
+    assert [m.name for m in model.metrics][1:3] == ["accuracy", "half"]
