@@ -14,7 +14,7 @@ if keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
-from keras_reptile import algorithms, data, models, schedules
+from keras_reptile import algorithms, checkpoints, data, models, schedules
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task
 from keras_reptile.evaluation import Protocol, Scores, evaluate
@@ -34,6 +34,7 @@ __all__ = [
     "State",
     "Task",
     "algorithms",
+    "checkpoints",
     "data",
     "evaluate",
     "models",

@@ -22,9 +22,7 @@ def support_task(learner, x, y, steps, batch_size, seed) -> Task:
     Raises:
         ValueError: If the examples do not suit the model.
     """
-    x, y = checks.checked_support(
-        x, y, learner.model, learner.loss_function
-    )
+    x, y = checks.checked_support(x, y, learner.model, learner.loss_function)
     if batch_size is not None and batch_size > len(x):
         raise ValueError(
             "`batch_size` must not be larger than the support set. Received: "

@@ -5,6 +5,7 @@ before the next begins, with the episodes it would have seen.
 """
 
 import keras
+from absl import logging
 
 from keras_reptile import checks
 
@@ -51,6 +52,12 @@ def fit_from_here(model, keras_fit, x, arguments):
     """
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
     epoch, offset = divmod(model.meta_step, steps)
+    if epoch >= epochs:
+        logging.info(
+            "All %d epochs were finished at meta-step %d; nothing is left.",
+            epochs,
+            model.meta_step,
+        )
     checks.check_epochs(x, steps - offset, model.steps_per_execution)
     history = None
     if offset and epoch < epochs:

@@ -127,11 +127,14 @@ def test_scribbles_out_of_range_are_refused():
 
 def test_the_cache_survives_a_damaged_file(tmp_path):
     cache.store("a", {"x": np.arange(5)}, tmp_path)
-    np.testing.assert_array_equal(cache.load("a", tmp_path)["x"], range(5))
+    shapes = {"x": (5,)}
+    loaded = cache.load("a", tmp_path, shapes)
+    np.testing.assert_array_equal(loaded["x"], range(5))
+    assert cache.load("a", tmp_path, {"x": (6,)}) is None
     path = tmp_path / "a.npz"
     path.write_bytes(path.read_bytes()[:50])
-    assert cache.load("a", tmp_path) is None
-    assert cache.load("absent", tmp_path) is None
+    assert cache.load("a", tmp_path, shapes) is None
+    assert cache.load("absent", tmp_path, shapes) is None
 
 
 def test_the_reference_split():

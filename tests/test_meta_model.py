@@ -264,9 +264,7 @@ def test_adapt_is_the_inner_loop_of_training():
     personal = model.adapt(task.support.x, task.support.y, 5, 6, seed=7)
     from keras_reptile.personal import support_task
 
-    batch = support_task(
-        model.learner, task.support.x, task.support.y, 5, 6, 7
-    )
+    batch = support_task(model.learner, task.support.x, task.support.y, 5, 6, 7)
     tasks = tf.nest.map_structure(lambda t: t[tf.newaxis], batch)
     tasks = tasks._replace(query=kr.Examples(*(q[:, :0] for q in tasks.query)))
     dataset = tf.data.Dataset.from_tensors(tasks)

@@ -7,7 +7,7 @@ import sys
 
 import keras
 import tensorflow as tf
-from absl import flags
+from absl import app, flags
 
 import keras_reptile as kr
 from keras_reptile import files
@@ -19,7 +19,7 @@ LOGDIR = flags.DEFINE_string(
     "holds a run already is refused without --resume. (default: runs/NAME)",
 )
 SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the initial weights and of the episodes."
+    "seed", 0, "Of the initial weights and of the episodes.", lower_bound=0
 )
 RESUME = flags.DEFINE_boolean(
     "resume", False, "Goes on from the newest checkpoint in --logdir, if any."
@@ -30,6 +30,22 @@ DATA_DIR = flags.DEFINE_string(
     "Where TFDS keeps Omniglot; it is downloaded there if it is absent. "
     "(default: TFDS' own folder)",
 )
+
+
+def usable_logdir(name: str) -> str:
+    """The folder of a run, refused where it holds one that is not resumed.
+
+    Args:
+        name: Of the run, for the folder where --logdir is not given.
+    """
+    logdir = LOGDIR.value or f"runs/{name}"
+    found = sorted(pathlib.Path(logdir).glob("*.npz"))
+    if found and not RESUME.value:
+        raise app.UsageError(
+            f"{logdir} holds a run already ({found[-1].name}). Go on with it "
+            "by --resume, or start another one with another --logdir."
+        )
+    return logdir
 
 
 def verbosity() -> int:

@@ -20,84 +20,13 @@ import keras
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common
+from trainers import common, presets
 
-_FIVE_WAY = {
-    "classes": 5,
-    "shots": [1, 5],
-    "train_shots": 10,
-    "inner_batch": 10,
-    "inner_iters": 5,
-    "learning_rate": 1e-3,
-    "meta_step": 1.0,
-    "meta_step_final": 0.0,
-    "meta_batch": 5,
-    "meta_iters": 100_000,
-    "eval_batch": 5,
-    "eval_iters": 50,
-    "eval_samples": 10_000,
-}
-_TWENTY_WAY = {
-    **_FIVE_WAY,
-    "classes": 20,
-    "inner_batch": 20,
-    "inner_iters": 10,
-    "learning_rate": 5e-4,
-    "meta_iters": 200_000,
-    "eval_batch": 10,
-}
-PRESETS = {
-    "o15": _FIVE_WAY,
-    "o55": _FIVE_WAY,
-    "o120": _TWENTY_WAY,
-    "o520": _TWENTY_WAY,
-}
+flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(presets)
 
-_PRESET = flags.DEFINE_enum(
-    "preset", "o15", sorted(PRESETS), "Row of the paper's table to start from."
-)
-flags.DEFINE_integer(
-    "classes", None, "Ways: classes per episode.", lower_bound=2
-)
-flags.DEFINE_multi_integer(
-    "shots", None, "Shots at evaluation; may be given more than once."
-)
-flags.DEFINE_integer(
-    "train_shots",
-    None,
-    "Shots in training; 0 takes the first of --shots.",
-    lower_bound=0,
-)
-flags.DEFINE_integer(
-    "inner_batch", None, "Examples per inner step.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "inner_iters", None, "Inner steps in training.", lower_bound=1
-)
 _REPLACEMENT = flags.DEFINE_boolean(
     "replacement", False, "Draws every inner batch independently."
-)
-flags.DEFINE_float(
-    "learning_rate", None, "Of the inner optimizer.", lower_bound=0.0
-)
-flags.DEFINE_float(
-    "meta_step", None, "Outer step size of the first meta-iteration."
-)
-flags.DEFINE_float(
-    "meta_step_final", None, "Outer step size it is annealed to, linearly."
-)
-flags.DEFINE_integer(
-    "meta_batch", None, "Tasks per meta-iteration.", lower_bound=1
-)
-flags.DEFINE_integer("meta_iters", None, "Meta-iterations.", lower_bound=1)
-flags.DEFINE_integer(
-    "eval_batch", None, "Examples per inner step at evaluation.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "eval_iters", None, "Inner steps at evaluation.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "eval_samples", None, "Episodes of the final evaluation.", lower_bound=2
 )
 _EVAL_INTERVAL = flags.DEFINE_integer(
     "eval_interval",
@@ -145,27 +74,24 @@ _SPLIT = flags.DEFINE_enum(
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
-    settings = {**PRESETS[_PRESET.value], **_given_flags()}
+    settings = presets.chosen()
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
     if iterations > interval and iterations % interval:
         raise app.UsageError(
             "--meta_iters must be a multiple of --eval_interval, or smaller. "
             f"Received: {iterations} and {interval}."
         )
-    logdir = common.LOGDIR.value or f"runs/{_PRESET.value}"
+    logdir = common.usable_logdir(presets.PRESET.value)
     omniglot = kr.data.omniglot(
         common.DATA_DIR.value, _SPLIT.value, _VALIDATION_CHARACTERS.value
     )
     model = build_model(settings)
+    for shots in settings["shots"]:  # Before hours are spent on training.
+        final = protocol(settings, shots, settings["eval_samples"])
+        kr.evaluation.check_protocol(model, omniglot.test, final)
     trainer = train(model, omniglot, settings, logdir)
     scores, seconds = evaluate(model, omniglot.test, settings)
     report(scores, logdir, settings, trainer.seconds, seconds)
-
-
-def _given_flags():
-    """The preset's entries that were given on the command line."""
-    values = {name: flags.FLAGS[name].value for name in _FIVE_WAY}
-    return {name: v for name, v in values.items() if v is not None}
 
 
 def build_model(settings) -> kr.MetaModel:
@@ -207,27 +133,36 @@ def protocol(settings, shots, episodes) -> kr.Protocol:
         inner_steps=settings["eval_iters"],
         inner_batch_size=settings["eval_batch"],
         replacement=_REPLACEMENT.value,
+        repeat_within_batch=_repeats(settings, "eval_batch", shots),
         modes=tuple(modes),
         num_episodes=episodes,
         seed=common.SEED.value,
     )
 
 
+def _repeats(settings, batch, shots):
+    """Whether a batch holds examples twice, as the original's then does."""
+    too_large = settings[batch] > settings["classes"] * shots
+    return too_large and not _REPLACEMENT.value
+
+
 def train(model, omniglot, settings, logdir) -> kr.MetaTrainer:
     """Meta-trains for `meta_iters`, in epochs of `eval_interval`."""
-    shots = settings["shots"]
     spec = kr.EpisodeSpec(
         ways=settings["classes"],
-        shots=settings["train_shots"] or shots[0],
+        shots=settings["train_shots"],
         inner_steps=settings["inner_iters"],
         inner_batch_size=settings["inner_batch"],
         replacement=_REPLACEMENT.value,
+        repeat_within_batch=_repeats(
+            settings, "inner_batch", settings["train_shots"]
+        ),
     )
     validation = omniglot.validation
     trainer = kr.MetaTrainer(
         validation=validation,
         protocol=validation
-        and protocol(settings, shots[0], _VALIDATION_SAMPLES.value),
+        and protocol(settings, settings["shots"][0], _VALIDATION_SAMPLES.value),
         checkpoint_dir=logdir,
         resume=common.RESUME.value,
         log_dir=f"{logdir}/meta_steps",

@@ -17,6 +17,9 @@ from absl import app, flags
 import keras_reptile as kr
 from trainers import common
 
+for _name in ("logdir", "seed", "resume"):
+    flags.declare_key_flag(_name)
+
 _META_ITERS = flags.DEFINE_integer(
     "meta_iters", 500, "Meta-iterations.", lower_bound=1
 )
@@ -26,14 +29,14 @@ _EVAL_SAMPLES = flags.DEFINE_integer(
 _TRAIN_CLASSES = flags.DEFINE_integer(
     "train_classes", 500, "Characters to train on.", lower_bound=5
 )
-_WAYS, _SHOTS, _EPOCHS = 5, (1, 5), 5
+_WAYS, _SHOTS = 5, (1, 5)
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     start = time.perf_counter()
-    logdir = common.LOGDIR.value or "runs/quickstart"
+    logdir = common.usable_logdir("quickstart")
     train = kr.data.scribbles(_TRAIN_CLASSES.value, seed=0)
     validation = kr.data.scribbles(50, seed=1)
     test = kr.data.scribbles(100, seed=2)
@@ -51,10 +54,11 @@ def main(argv):
     spec = kr.EpisodeSpec(
         ways=_WAYS, shots=10, inner_steps=5, inner_batch_size=10
     )
+    epochs = 1 if _META_ITERS.value % 5 else 5
     model.fit(
         train.episodes(spec, meta_batch_size=5, seed=common.SEED.value),
-        steps_per_epoch=max(1, _META_ITERS.value // _EPOCHS),
-        epochs=_EPOCHS,
+        steps_per_epoch=_META_ITERS.value // epochs,
+        epochs=epochs,
         callbacks=[trainer, common.tensorboard(logdir)],
         verbose=common.verbosity(),
     )
@@ -86,6 +90,7 @@ def protocol(shots, episodes) -> kr.Protocol:
         inner_batch_size=5,
         modes="inductive",
         num_episodes=episodes,
+        seed=common.SEED.value,
     )
 
 

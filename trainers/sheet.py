@@ -14,6 +14,9 @@ import keras_reptile as kr
 from keras_reptile import files
 from trainers import common
 
+for _name in ("data_dir", "seed"):
+    flags.declare_key_flag(_name)
+
 _OUTPUT = flags.DEFINE_string("output", "sheet.png", "Where the PNG goes.")
 _ROWS, _COLUMNS, _SCALE = 12, 10, 2
 

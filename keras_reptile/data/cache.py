@@ -9,18 +9,23 @@ from absl import logging
 from keras_reptile import files
 
 
-def load(name: str, directory: str | None = None) -> dict | None:
+def load(name: str, directory: str | None, shapes: dict) -> dict | None:
     """Returns what `store` kept under a name, or `None`.
 
     Args:
         name: Of the file, without a suffix.
         directory: `None` is `~/.cache/keras_reptile`.
+        shapes: Of the arrays, by name; a file of others is made anew.
     """
     path = _path(name, directory)
     try:
         with open(path, "rb") as file:
             with np.load(file, allow_pickle=False) as stored:
-                return {key: stored[key] for key in stored.files}
+                arrays = {key: stored[key] for key in stored.files}
+        found = {key: array.shape for key, array in arrays.items()}
+        if found != shapes:
+            raise ValueError(f"expected {shapes}, received {found}")
+        return arrays
     except FileNotFoundError:
         return None
     except Exception as error:  # Parsers raise anything on damaged bytes.

@@ -16,6 +16,12 @@ NUM_CHARACTERS, NUM_DRAWINGS, EXTENT = 1623, 20, 28
 NUM_TRAINING = 1200
 # Nearest neighbour from 105 to 28 pixels, by pixel centres as PIL has it.
 _NEAREST = np.floor((np.arange(EXTENT) + 0.5) * 105 / EXTENT).astype(int)
+# What the cache holds, by name and shape.
+_ARRAYS = {
+    "pixels": (NUM_CHARACTERS * NUM_DRAWINGS, EXTENT * EXTENT // 8),
+    "names": (NUM_CHARACTERS,),
+    "background": (NUM_CHARACTERS,),
+}
 
 
 class Splits(NamedTuple):
@@ -46,12 +52,14 @@ def omniglot(
             `"tfds"`: the authors' 964 background characters to train on and
             659 evaluation characters to test on.
         validation_characters: So many characters are taken out of the
-            training ones, to choose by. With 0 there is no such set.
+            training ones, to choose by: the last of the shuffled list.
+            With 0 there is no such set.
         rotations: Whether each training character turned by 90, 180 and 270
             degrees makes three more classes. Others are never turned.
-        seed: Of the reference split; 0 is the original's.
+        seed: Of the order of the characters; 0 is the original's.
         cache_dir: Where the decoded drawings are kept; `None` is
-            `~/.cache/keras_reptile`.
+            `~/.cache/keras_reptile`. What is there is used, and `data_dir`
+            then not read.
 
     Returns:
         `Splits(train, validation, test)`; `validation` may be `None`.
@@ -76,7 +84,9 @@ def omniglot(
     if split == "reference":
         train, test = reference_split(len(names), seed)
     else:
+        # Shuffled, so that validation is not made of the last alphabets.
         train = np.flatnonzero(background).tolist()
+        random.Random(seed).shuffle(train)
         test = np.flatnonzero(~background).tolist()
     if not 0 <= validation_characters < len(train):
         raise ValueError(
@@ -120,7 +130,7 @@ def _classes(drawings, names, indices, turns=1):
 
 def _load(data_dir, cache_dir):
     """Drawings `(1623, 20, 28, 28)` of 0 and 255, names, and a flag each."""
-    stored = cache.load("omniglot-28", cache_dir)
+    stored = cache.load("omniglot-28", cache_dir, _ARRAYS)
     if stored is None:
         stored = _read_tfds(data_dir)
         cache.store("omniglot-28", stored, cache_dir)

@@ -1,0 +1,77 @@
+"""The programs, started as a user starts them, at their smallest."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from test_data import TFDS, needs_omniglot
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(program, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"trainers.{program}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+QUICK = ("--meta_iters=5", "--train_classes=10", "--eval_samples=2")
+
+
+def test_quickstart(tmp_path):
+    ended = run("quickstart", *QUICK, f"--logdir={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    for text in ("trained from scratch", "1-shot", "tensorboard --logdir"):
+        assert text in ended.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["reptile"]["5-shot"]["num_episodes"] == 2
+    assert results["flags"]["meta_iters"] == 5
+    again = run("quickstart", *QUICK, f"--logdir={tmp_path}")
+    assert again.returncode == 1
+    assert "by --resume" in again.stdout + again.stderr
+
+
+@needs_omniglot
+def test_omniglot(tmp_path):
+    arguments = (
+        "--classes=3",
+        "--inner_batch=6",
+        "--train_shots=1",  # A batch larger than the support set.
+        "--eval_iters=2",
+        "--eval_samples=2",
+        "--validation_characters=20",
+        "--validation_samples=2",
+        "--eval_interval=2",
+        f"--data_dir={TFDS}",
+        f"--logdir={tmp_path}",
+    )
+    ended = run("omniglot", "--meta_iters=2", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    for text in ("1-shot  inductive", "5-shot  transductive", "results.json"):
+        assert text in ended.stdout
+    other = run("omniglot", "--meta_iters=4", *arguments, "--resume")
+    assert other.returncode == 1
+    assert "with the settings it was started with" in other.stderr
+
+
+@pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet"])
+def test_help_names_every_flag(program):
+    ended = run(program, "--help")
+    shared = {"omniglot": "--logdir", "quickstart": "--resume"}
+    assert shared.get(program, "--data_dir") in ended.stdout
+    assert "Usage:" in ended.stdout
+
+
+def test_what_cannot_be_is_refused_before_training():
+    ended = run("omniglot", "--meta_iters=1500")
+    assert "multiple of --eval_interval" in ended.stdout + ended.stderr
+    ended = run("omniglot", "--seed=-1")
+    assert "seed" in ended.stderr and "Traceback" not in ended.stderr
