@@ -17,9 +17,10 @@ if keras.backend.backend() != "tensorflow":
 from keras_reptile import algorithms, checkpoints, data, models, schedules
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task
-from keras_reptile.evaluation import Protocol, Scores, evaluate
+from keras_reptile.evaluation import Protocol, evaluate
 from keras_reptile.learner import Learner, State
 from keras_reptile.meta_model import MetaModel
+from keras_reptile.scores import Scores
 
 __version__ = "0.1.0"
 

@@ -1,13 +1,13 @@
 """MetaTrainer: evaluates, checkpoints and resumes a meta-training run."""
 
-import pathlib
 import time
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checkpoints, checks, files, settings
+from keras_reptile import checkpoints, files, fit_checks, settings
+from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.evaluation import Protocol, check_protocol, evaluate
 
@@ -85,11 +85,11 @@ class MetaTrainer(keras.callbacks.Callback):
         self.validation = validation
         self.protocol = protocol
         self.eval_interval = eval_interval
-        self.checkpoint_dir = _writable_folder(checkpoint_dir)
+        self.checkpoint_dir = files.writable_folder(checkpoint_dir)
         self.checkpoint_interval = checkpoint_interval or eval_interval
         self.keep = keep
         self.resume = resume
-        self.log_dir = _writable_folder(log_dir)
+        self.log_dir = files.writable_folder(log_dir)
         self.best_accuracy = None
         self.seconds = 0.0
         self._writer = None
@@ -97,7 +97,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._saved_at = None
         self._trained = None
         self._settings = {}
-        self._clock = _Clock()
+        self._clock = Clock()
 
     def before_fit(self, model, x) -> bool:
         """Restores the last checkpoint; called by `MetaModel.fit`.
@@ -126,7 +126,7 @@ class MetaTrainer(keras.callbacks.Callback):
         if not self.resume:
             self._refuse_another_run()
             return False
-        checks.check_resumable(x)
+        fit_checks.check_resumable(x)
         extra = checkpoints.restore_latest(
             self.checkpoint_dir, model, self._settings
         )
@@ -251,44 +251,6 @@ class MetaTrainer(keras.callbacks.Callback):
         self._writer.flush()
 
 
-class _Clock:
-    """Meta-steps per second of an epoch, its first call left out.
-
-    The first call compiles; evaluations and checkpoints are not training.
-    """
-
-    def __init__(self):
-        self.restart()
-
-    def restart(self):
-        self.rate = None
-        self._first = None
-        self._paused = 0.0
-
-    def tick(self, step):
-        now = time.perf_counter()
-        if self._first is None:
-            self._first = step, now
-            self._paused = 0.0
-        elif step > self._first[0]:
-            elapsed = now - self._first[1] - self._paused
-            self.rate = (step - self._first[0]) / max(elapsed, 1e-9)
-
-    def stopped(self):
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, clock):
-        self._clock = clock
-
-    def __enter__(self):
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_):
-        self._clock._paused += time.perf_counter() - self._start
-
-
 def _crossed(before, after, interval):
     return bool(interval) and before // interval < after // interval
 
@@ -310,21 +272,3 @@ def _check_arguments(validation, protocol, eval_every, checkpoint_every, keep):
                 f"`{name}` must be an integer of at least 1. Received: "
                 f"{name}={value!r}."
             )
-
-
-def _writable_folder(path):
-    """Makes a folder, and finds out now whether it can be written to."""
-    if path is None:
-        return None
-    path = pathlib.Path(path).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(path / ".writable"):
-            pass
-        (path / ".writable").unlink()
-    except OSError as error:
-        raise ValueError(
-            "Checkpoints and logs need a folder that can be written to. "
-            f"Received: {path} ({error}). Choose another one."
-        ) from error
-    return path

@@ -2,69 +2,13 @@
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from keras_reptile import shapes
 from keras_reptile.episodes import Examples, Task
 
 
-def check_task_dataset(dataset, model, loss) -> None:
-    """Refuses a dataset that the model cannot be meta-trained on.
-
-    Its first element is looked at: the rank and shape of the examples, NaN,
-    the type and range of the labels, the rows that the batches name.
-
-    Args:
-        dataset: A `tf.data.Dataset`.
-        model: The built inner model.
-        loss: A `PerExampleLoss`, which says whether targets are labels.
-
-    Raises:
-        ValueError: That says what is wrong.
-    """
-    if not isinstance(dataset, tf.data.Dataset):
-        raise ValueError(
-            "`fit` takes a tf.data.Dataset of Tasks, such as "
-            "`classes.episodes(spec)`. Received: "
-            f"{type(dataset).__name__}."
-        )
-    if not isinstance(dataset.element_spec, Task):
-        raise ValueError(
-            "The dataset's elements must be kr.Task(support, query, batches)."
-            f" Received: {dataset.element_spec}."
-        )
-    batches = dataset.element_spec.batches.shape
-    if batches.rank == 3 and None in batches[:2]:
-        raise ValueError(
-            "The number of tasks per meta-step and of inner steps must be "
-            "known before training. Received: `batches` of shape "
-            f"{batches}, expected (tasks, inner_steps, inner_batch_size). "
-            "Batch the dataset with drop_remainder=True."
-        )
-    for tasks in dataset.take(1):
-        tasks = tf.nest.map_structure(np.asarray, tasks)
-        check_shape(tasks.support.x.shape[2:], model, "support.x")
-        if getattr(dataset, "spec", None) is not None:
-            _check_width(dataset.spec, model, tasks, loss)
-        check_tasks(tasks, model, loss.takes_labels)
-        check_loss(tasks, model, loss)
-
-
-def _check_width(spec, model, tasks, loss):
-    example = tasks.support.x.shape[2:]
-    if loss.takes_labels:
-        check_ways(spec.ways, model, example)
-    elif shapes.output_shape(model, example)[-1:] != (spec.ways,):
-        # A loss of one's own may mean it so; targets of classes seldom do.
-        logging.warning(
-            "The model's output is not as wide as the episodes have classes "
-            "(%d); with labels for targets the loss would be wrong.",
-            spec.ways,
-        )
-
-
 def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
-    """Refuses a batch of tasks of NumPy arrays; see `check_task_dataset`."""
+    """Refuses a batch of tasks of NumPy arrays; see `fit_checks`."""
     batches = tasks.batches
     if batches.ndim != 3 or batches.dtype.kind not in "iu":
         raise ValueError(
@@ -242,68 +186,3 @@ def checked_support(x, y, model, loss):
     one = Task(*[Examples(x[None], y[None])] * 2, np.zeros((1, 1, 1), "int32"))
     check_loss(one, model, loss)
     return x, y
-
-
-def check_same_variables(at_compile: list, model) -> None:
-    """Refuses a model of which layers were frozen since `compile`.
-
-    Raises:
-        ValueError: If other variables are trainable than at `compile`.
-    """
-    now = [variable.path for variable in model.trainable_variables]
-    if now != at_compile:
-        raise ValueError(
-            "The trainable variables must be those of `compile`, to which "
-            "both optimizers belong. Received: "
-            f"{len(at_compile)} at `compile`, {len(now)} now. Call `compile` "
-            "again after freezing or unfreezing layers."
-        )
-
-
-def check_epochs(
-    dataset, steps_per_epoch, steps_per_execution, name="steps_per_epoch"
-) -> None:
-    """Refuses epochs that do not end, or end inside a call of several steps.
-
-    Raises:
-        ValueError: If a stream without an end is given no length of an
-            epoch, or the length is not a multiple of `steps_per_execution`.
-    """
-    if steps_per_epoch is None:
-        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                "A stream of episodes has no end, so Keras must be told the "
-                f"length of an epoch. Received: {name}=None. Pass the number "
-                "of meta-steps."
-            )
-    elif steps_per_epoch % steps_per_execution:
-        raise ValueError(
-            "An epoch must be a whole number of calls. Received: "
-            f"{name}={steps_per_epoch}, which is not a multiple of "
-            f"steps_per_execution={steps_per_execution}."
-        )
-
-
-def check_goes_on(dataset, meta_step: int) -> None:
-    """Says so where a second `fit` sees the first's episodes again."""
-    if meta_step and not hasattr(dataset, "starting_at"):
-        logging.warning(
-            "The model stands at meta-step %d, and the episodes start at the "
-            "dataset's beginning. Only a stream as `classes.episodes(...)` "
-            "gives it goes on where the model stands.",
-            meta_step,
-        )
-
-
-def check_resumable(dataset) -> None:
-    """Refuses to resume where the stream cannot start in the middle.
-
-    Raises:
-        ValueError: If the episodes are not a stream of `kr.data`.
-    """
-    if not hasattr(dataset, "starting_at"):
-        raise ValueError(
-            "To resume exactly, the episodes must start at the meta-step of "
-            "the checkpoint. Received: a dataset without `starting_at`. Pass "
-            "`classes.episodes(...)` itself, not a dataset made from it."
-        )

@@ -59,3 +59,28 @@ def _sync_folder(folder):
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def writable_folder(path) -> pathlib.Path | None:
+    """Makes a folder, and finds out now whether it can be written to.
+
+    Args:
+        path: Of the folder, or `None`, which is returned as it is.
+
+    Raises:
+        ValueError: If it cannot be made or written to.
+    """
+    if path is None:
+        return None
+    path = pathlib.Path(path).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path / ".writable"):
+            pass
+        (path / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(
+            "Checkpoints and logs need a folder that can be written to. "
+            f"Received: {path} ({error}). Choose another one."
+        ) from error
+    return path

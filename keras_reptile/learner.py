@@ -12,6 +12,7 @@ logits = learner.predict(adapted, task.query.x)
 ```
 """
 
+import copy
 from typing import NamedTuple
 
 import keras
@@ -79,6 +80,7 @@ class Learner:
         self.optimizer = stateless(inner_optimizer, model.trainable_variables)
         self.weight_decay = weight_decay
         self.lower = lower
+        self._steps = None
         self._first_slots = [v.numpy() for v in self.optimizer.variables]
 
     def state(self) -> State:
@@ -148,9 +150,20 @@ class Learner:
         loss = state.loss + tf.cast(loss, tf.float32)
         return State(list(weights), buffers, list(slots), loss)
 
+    def part(self, first, last) -> "Learner":
+        """The same learner, whose inner loop is a part of the steps.
+
+        Args:
+            first: The first step, an integer scalar.
+            last: The one after the last.
+        """
+        learner = copy.copy(self)
+        learner._steps = first, last
+        return learner
+
     def adapt(self, state: State, task: Task) -> State:
         """The inner loop: one step for each row of `task.batches`."""
-        steps = task.batches.shape[0]
+        first, last = self._steps or (0, task.batches.shape[0])
 
         def body(i, state):
             rows = task.batches[i]
@@ -159,10 +172,10 @@ class Learner:
             return i + 1, self.step(state, x, y)
 
         _, state = tf.while_loop(
-            lambda i, _: i < steps,
+            lambda i, _: i < last,
             body,
-            (tf.constant(0), state),
-            maximum_iterations=steps,
+            (tf.convert_to_tensor(first), state),
+            maximum_iterations=task.batches.shape[0],
         )
         return state
 

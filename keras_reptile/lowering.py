@@ -38,6 +38,14 @@ _SLOW_IN_A_LOOP = (
 )
 
 
+def has_accelerator() -> bool:
+    """Whether there is a GPU or a TPU to run on."""
+    return bool(
+        tf.config.list_physical_devices("GPU")
+        or tf.config.list_logical_devices("TPU")
+    )
+
+
 def slow_when_compiled(model: keras.Model) -> list[str]:
     """Names of the layers for whose sake a CPU should not compile the loop.
 
@@ -48,9 +56,7 @@ def slow_when_compiled(model: keras.Model) -> list[str]:
         Names of layers. Empty where everything is lowered or needs not be,
         and wherever there is an accelerator.
     """
-    if tf.config.list_physical_devices("GPU") or tf.config.list_logical_devices(
-        "TPU"
-    ):
+    if has_accelerator():
         return []
     return [
         layer.name

@@ -9,25 +9,27 @@ Source: Nichol, Achiam & Schulman 2018, Algorithm 2.
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from keras_reptile import (
     algorithms,
-    checks,
+    compiling,
+    fit_checks,
+    lanes,
     lowering,
     meta_step,
     personal,
     resuming,
     settings,
 )
-from keras_reptile.learner import Learner, State, check_model, is_seed
-from keras_reptile.metrics import as_list, resolve_metrics
+from keras_reptile.learner import Learner, State, check_model
+from keras_reptile.metrics import TaskMetrics, as_list
+from keras_reptile.saving import SavesBothLoops
 
 INNER_STATES = tuple(meta_step.SLOTS)
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")
-class MetaModel(keras.Model):
+class MetaModel(SavesBothLoops, keras.Model):
     """Meta-trains a Keras model on episodes.
 
     Args:
@@ -132,8 +134,12 @@ class MetaModel(keras.Model):
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
         }
-        self._refuse_what_cannot_be()
-        self._jit = _whether_to_jit(jit_compile, self.inner_model)
+        compiling.check_outer_loop(
+            self._compile_settings["optimizer"],
+            self.inner_state,
+            self.distribute_strategy.num_replicas_in_sync,
+        )
+        self._jit = compiling.whether_to_jit(jit_compile, self.inner_model)
         self.learner = Learner(
             self.inner_model,
             loss,
@@ -144,9 +150,7 @@ class MetaModel(keras.Model):
         )
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
-        self._loss = keras.metrics.Mean(name="loss")
-        self._inner_loss = keras.metrics.Mean(name="inner_loss")
-        self._query_metrics = resolve_metrics(metrics, loss)
+        self._task_metrics = TaskMetrics(self.learner.loss_function, metrics)
         self._compiled_functions = {}
         self._element_spec = None
         # The loss and metrics stay here: Keras' own would read a Task as
@@ -167,21 +171,6 @@ class MetaModel(keras.Model):
             self.inner_state,
         )
 
-    def _refuse_what_cannot_be(self):
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if self.inner_state == "carry" and replicas > 1:
-            raise ValueError(
-                'inner_state="carry" passes the slots from task to task, so '
-                "the tasks cannot be shared out among devices. Received: "
-                f'{replicas} replicas. Use inner_state="average".'
-            )
-        if self._compile_settings["optimizer"].gradient_accumulation_steps:
-            raise ValueError(
-                "The outer optimizer must take a step at every meta-step. "
-                "Received: one with gradient_accumulation_steps. Raise "
-                "`meta_batch_size` instead, which averages over more tasks."
-            )
-
     @property
     def meta_step(self) -> int:
         """Meta-steps taken so far."""
@@ -189,9 +178,7 @@ class MetaModel(keras.Model):
 
     @property
     def metrics(self):
-        if not self.compiled:
-            return []
-        return [self._loss, *self._query_metrics, self._inner_loss]
+        return self._task_metrics.all if self.compiled else []
 
     def call(self, x, training=None):
         """The inner model's outputs with the weights as they stand.
@@ -224,13 +211,13 @@ class MetaModel(keras.Model):
         self._require_compiled()
         self._prepare_for(x)
         kwargs.setdefault("shuffle", False)
-        checks.check_epochs(
+        fit_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
         resumed = resuming.before_fit(self, x, kwargs.get("callbacks"))
         if resumed:
             return resuming.fit_from_here(self, super().fit, x, kwargs)
-        checks.check_goes_on(x, self.meta_step)
+        fit_checks.check_goes_on(x, self.meta_step)
         return super().fit(resuming.stream_from_here(self, x), **kwargs)
 
     def evaluate(self, x=None, **kwargs):
@@ -248,7 +235,7 @@ class MetaModel(keras.Model):
             ValueError: If the episodes do not suit the model.
         """
         self._prepare_for(x)
-        checks.check_epochs(
+        fit_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
         return super().evaluate(x, **kwargs)
@@ -256,8 +243,8 @@ class MetaModel(keras.Model):
     def _prepare_for(self, x):
         """Checks a dataset; has Keras trace its steps anew for new shapes."""
         self._require_compiled()
-        checks.check_same_variables(self._trained, self.inner_model)
-        checks.check_task_dataset(
+        fit_checks.check_same_variables(self._trained, self.inner_model)
+        fit_checks.check_task_dataset(
             x, self.inner_model, self.learner.loss_function
         )
         if x.element_spec != self._element_spec:
@@ -314,7 +301,7 @@ class MetaModel(keras.Model):
                 be copied.
         """
         self._require_compiled()
-        checks.check_same_variables(self._trained, self.inner_model)
+        fit_checks.check_same_variables(self._trained, self.inner_model)
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )
@@ -344,37 +331,41 @@ class MetaModel(keras.Model):
         return self._compiled_functions[key]
 
     def _run_tasks(self, tasks, number):
+        planned = self._plan(*tasks.batches.shape[:2])
+        given = self.learner, self.initial_state(), tasks, number
+        if planned:
+            run = self.compiled_function("part", self._run_part)
+            return meta_step.run_parts(run, *given, planned)
         run = self.compiled_function("task", self._run_task)
-        return meta_step.run_tasks(
-            run,
-            self.learner,
-            self.initial_state(),
-            tasks,
-            number,
-            carry=self.inner_state == "carry",
+        return meta_step.run_tasks(run, *given, self.inner_state == "carry")
+
+    def _plan(self, tasks, steps):
+        """How tasks are cut among cores, or `None` where they are not."""
+        cores = lanes.cores()
+        side_by_side = (
+            self._jit
+            and not self.run_eagerly
+            and self.inner_state != "carry"
+            and getattr(self.algorithm, "additive", False)
+            and self.distribute_strategy.num_replicas_in_sync == 1
+            and not lowering.has_accelerator()
         )
+        if side_by_side and lanes.worth_it(tasks, steps, cores):
+            return lanes.plan(tasks, steps, cores)
+        return None
 
     def _run_task(self, state, task):
         return self.algorithm(self.learner, state, task)
+
+    def _run_part(self, state, task, first, last):
+        return self.algorithm(self.learner.part(first, last), state, task)
 
     def _predict(self, state, x):
         return self.learner.predict(state, x, compiled=self._jit)
 
     def _logs(self, tasks, adapted):
-        steps = tasks.batches.shape[1]
-        for state in adapted:
-            self._inner_loss.update_state(state.loss / steps)
-        updated = [self._inner_loss]
-        if tasks.query.x.shape[1]:
-            predict = self.compiled_function("predict", self._predict)
-            for t, state in enumerate(adapted):
-                x, y = tasks.query.x[t], tasks.query.y[t]
-                outputs = predict(state, x)
-                self._loss.update_state(self.learner.loss_function(y, outputs))
-                for metric in self._query_metrics:
-                    metric.update_state(y, outputs)
-            updated = [self._loss, *self._query_metrics, *updated]
-        return {metric.name: metric.result() for metric in updated}
+        predict = self.compiled_function("predict", self._predict)
+        return self._task_metrics.update(tasks, adapted, predict)
 
     def _require_compiled(self):
         if not self.compiled:
@@ -385,75 +376,6 @@ class MetaModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras' own would call the model on a Task; all is built already."""
-
-    def _seeds(self):
-        """Dropout's seeds, which Keras leaves out of `.keras` files."""
-        variables = self.inner_model.non_trainable_variables
-        return [v for v in variables if is_seed(v)]
-
-    def save_own_variables(self, store):
-        for i, seed in enumerate(self._seeds()):
-            store[str(i)] = seed.numpy()
-
-    def load_own_variables(self, store):
-        for i, seed in enumerate(self._seeds()):
-            seed.assign(store[str(i)])
-
-    def get_config(self):
-        return {
-            "model": keras.saving.serialize_keras_object(self.inner_model),
-            "algorithm": algorithms.serialize(self.algorithm),
-            "inner_state": self.inner_state,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for key in ("model", "algorithm"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
-
-    def get_compile_config(self):
-        if not self.compiled:
-            return None
-        return {
-            key: keras.saving.serialize_keras_object(value)
-            for key, value in self._compile_settings.items()
-        }
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
-    def get_build_config(self):
-        return None
-
-    def build_from_config(self, config):
-        """The inner model comes built."""
-
-
-def _whether_to_jit(jit_compile, model):
-    if jit_compile not in (True, False, "auto"):
-        raise ValueError(
-            '`jit_compile` must be True, False or "auto". Received: '
-            f"{jit_compile!r}."
-        )
-    on_averages = lowering.left_on_moving_averages(model)
-    if on_averages:
-        logging.warning(
-            "The batch normalisation layers %s normalise queries with their "
-            "moving averages, which meta-training does not update.",
-            ", ".join(on_averages),
-        )
-    if jit_compile != "auto":
-        return jit_compile
-    slow = lowering.slow_when_compiled(model)
-    if slow:
-        logging.info(
-            "The inner loop is not compiled by XLA, because of the layers %s.",
-            ", ".join(slow),
-        )
-    return not slow
 
 
 def _sgd(learning_rate):

@@ -26,17 +26,8 @@ def run_tasks(
 
     Returns:
         What `run` returned, by task.
-
-    Raises:
-        ValueError: If the number of tasks is not static.
     """
     count = tasks.batches.shape[0]
-    if count is None:
-        raise ValueError(
-            "The number of tasks per meta-step must be known before training. "
-            "Received: a dataset whose batches vary in size. Batch it with "
-            "drop_remainder=True."
-        )
     results = []
     for t, task in enumerate(unstack(tasks)):
         seeded = learner.with_seed(state, number * count + t)
@@ -44,6 +35,47 @@ def run_tasks(
         if carry:
             state = state._replace(slots=results[-1][1].slots)
     return results
+
+
+def run_parts(
+    run, learner: Learner, state: State, tasks: Task, number, planned
+) -> list:
+    """Runs an additive algorithm on tasks that are cut into parts.
+
+    Args:
+        run: A function `(state, task, first, last) -> (meta_gradient, state
+            after those steps)`.
+        learner: The learner.
+        state: The state at the beginning of the meta-step.
+        tasks: A batch of tasks, their number static.
+        number: The meta-step's number, from which dropout's seeds follow.
+        planned: Parts by lane, see `keras_reptile.lanes`.
+
+    Returns:
+        `(meta_gradient, adapted state)` by task.
+    """
+    results = {}
+    ends = [[]] * len(planned)
+    unstacked = unstack(tasks)
+    # By position in the lanes, as a task's later part is last in its lane.
+    for position in range(max(map(len, planned))):
+        for lane, parts in enumerate(planned):
+            if position >= len(parts):
+                continue
+            t, first, last = parts[position]
+            before, begun = results.get(
+                t, (None, learner.with_seed(state, number * len(unstacked) + t))
+            )
+            with tf.control_dependencies(ends[lane]):
+                part = run(
+                    begun, unstacked[t], tf.constant(first), tf.constant(last)
+                )
+            gradient, adapted = part
+            ends[lane] = [adapted.loss]
+            if before is not None:
+                gradient = [a + b for a, b in zip(before, gradient)]
+            results[t] = gradient, adapted
+    return [results[t] for t in range(len(unstacked))]
 
 
 def share_of_mean(lists) -> list:

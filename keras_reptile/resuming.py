@@ -7,7 +7,7 @@ before the next begins, with the episodes it would have seen.
 import keras
 from absl import logging
 
-from keras_reptile import checks
+from keras_reptile import fit_checks
 
 
 def before_fit(model, x, callbacks) -> bool:
@@ -58,7 +58,7 @@ def fit_from_here(model, keras_fit, x, arguments):
             epochs,
             model.meta_step,
         )
-    checks.check_epochs(x, steps - offset, model.steps_per_execution)
+    fit_checks.check_epochs(x, steps - offset, model.steps_per_execution)
     history = None
     if offset and epoch < epochs:
         rest = {

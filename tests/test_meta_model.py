@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import SPEC, all_values, assert_same, blobs, meta_model, mlp
 
 import keras_reptile as kr
+from keras_reptile import lanes
 
 CLASSES = blobs(examples=10)
 
@@ -32,6 +33,23 @@ def test_all_ways_to_run_give_the_same_weights(inner_state, settings):
     plain = trained(inner_state=inner_state)
     other = trained(inner_state=inner_state, **settings)
     assert_same(all_values(plain), all_values(other), exact=False)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("inner_state", ["average", "reset"])
+def test_tasks_cut_among_cores_give_the_same_weights(
+    inner_state, dropout, monkeypatch
+):
+    values = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr(lanes, "cores", lambda cores=cores: cores)
+        settings = {"inner_state": inner_state, "dropout": dropout}
+        model = trained(tasks=5, jit_compile=True, **settings)
+        cut = "part" in model._compiled_functions
+        assert cut == (cores > 1)
+        values.append(all_values(model))
+    for other in values[1:]:
+        assert_same(values[0], other, exact=False)
 
 
 def by_hand(inner_state, steps, tasks):

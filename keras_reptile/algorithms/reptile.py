@@ -26,3 +26,8 @@ def reptile(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     adapted = learner.adapt(state, task)
     meta_gradient = [w - a for w, a in zip(state.weights, adapted.weights)]
     return meta_gradient, adapted
+
+
+# The meta-gradients of a task's parts, each begun where the one before it
+# ended, add up to the task's: so a task may be cut in two (`lanes.py`).
+reptile.additive = True

@@ -223,41 +223,6 @@ class ClassDataset:
         return Examples(x, tf.repeat(tf.range(ways), each))
 
 
-def from_arrays(x, y) -> ClassDataset:
-    """Groups one's own examples by their labels.
-
-    Args:
-        x: Examples of shape `(n, ...)`, uint8 or floats.
-        y: Labels of shape `(n,)`, integers or strings, in any order.
-
-    Returns:
-        A `ClassDataset` whose classes are the sorted distinct labels.
-
-    Raises:
-        ValueError: If the shapes disagree, or the labels are floats.
-
-    Example:
-
-    ```python
-    train = kr.data.from_arrays(images, labels)
-    ```
-    """
-    x, y = np.asarray(x), np.asarray(y)
-    if y.ndim != 1 or len(x) != len(y):
-        raise ValueError(
-            "Expected one label per example, `y` of shape (n,). Received: x "
-            f"of shape {x.shape} and y of shape {y.shape}."
-        )
-    if y.dtype.kind not in "iuUSb":
-        raise ValueError(
-            "Labels must be integers or strings. Received: y of dtype "
-            f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`."
-        )
-    labels, counts = np.unique(y, return_counts=True)
-    order = np.argsort(y, kind="stable")
-    return ClassDataset(x[order], counts, [str(label) for label in labels])
-
-
 def _checked_examples(x):
     x = np.asarray(x)
     if x.ndim < 2 or not len(x):

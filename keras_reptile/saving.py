@@ -1,0 +1,59 @@
+"""What a `.keras` file holds of a MetaModel, beyond what Keras finds itself.
+
+The inner model, both optimizers with their slots, and the settings of
+`compile`, so that a loaded model trains on bitwise as the saved one would.
+"""
+
+import keras
+
+from keras_reptile import algorithms
+from keras_reptile.learner import is_seed
+
+
+class SavesBothLoops:
+    """Mixed into `MetaModel`: Keras' methods of saving and loading."""
+
+    def _seeds(self):
+        """Dropout's seeds, which Keras leaves out of `.keras` files."""
+        variables = self.inner_model.non_trainable_variables
+        return [v for v in variables if is_seed(v)]
+
+    def save_own_variables(self, store):
+        for i, seed in enumerate(self._seeds()):
+            store[str(i)] = seed.numpy()
+
+    def load_own_variables(self, store):
+        for i, seed in enumerate(self._seeds()):
+            seed.assign(store[str(i)])
+
+    def get_config(self):
+        return {
+            "model": keras.saving.serialize_keras_object(self.inner_model),
+            "algorithm": algorithms.serialize(self.algorithm),
+            "inner_state": self.inner_state,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("model", "algorithm"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            key: keras.saving.serialize_keras_object(value)
+            for key, value in self._compile_settings.items()
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def get_build_config(self):
+        return None
+
+    def build_from_config(self, config):
+        """The inner model comes built."""
