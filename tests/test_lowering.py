@@ -1,5 +1,7 @@
 """Layers in their lowered form, against Keras' own."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from keras_reptile import lowered_ops
 from keras_reptile.lowering import lowered
+from keras_reptile.models import omniglot_cnn
 
 layers = keras.layers
 
@@ -78,6 +81,40 @@ def test_derivatives_of_first_and_second_order(form, plain, shapes, in_graph):
     received, expected = (tf.function(both) if in_graph else both)(arguments)
     for got, wanted in zip(*map(tf.nest.flatten, (received, expected))):
         np.testing.assert_allclose(got, wanted, atol=1e-10)
+
+
+def kernel_gradients(network, weights, x, in_form):
+    values = [tf.constant(w, network.dtype) for w in weights]
+    buffers = [v.value for v in network.non_trainable_variables]
+    form = lowered(network) if in_form else contextlib.nullcontext()
+    with tf.GradientTape() as tape, form:
+        tape.watch(values)
+        outputs, _ = network.stateless_call(values, buffers, x, training=True)
+        loss = tf.reduce_sum(tf.nn.log_softmax(outputs)[:, 0])
+    return tape.gradient(loss, values)[::4]  # Without what batch norm undoes.
+
+
+def test_gradients_are_as_exact_as_keras_own():
+    network, rng = omniglot_cnn(ways=5), np.random.default_rng(0)
+    keras.config.set_dtype_policy("float64")
+    try:
+        double = omniglot_cnn(ways=5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    weights = [v.numpy() for v in network.trainable_variables]
+    x = (rng.uniform(size=(10, 28, 28, 1)) > 0.2).astype("float32")
+    exact = kernel_gradients(double, weights, x, in_form=False)
+
+    def error(network, in_form):
+        received = kernel_gradients(network, weights, x, in_form)
+        return [
+            np.abs(r - e).max() / np.abs(e).max()
+            for r, e in zip(map(np.array, received), map(np.array, exact))
+        ]
+
+    assert max(error(double, in_form=True)) < 1e-13
+    keras_own = error(network, in_form=False)
+    assert max(error(network, in_form=True)) < 2 * max(keras_own) < 1e-4
 
 
 def network():

@@ -1,0 +1,1 @@
+"""The same work in this library, PyTorch and JAX, in one run."""

@@ -1,0 +1,50 @@
+"""keras-reptile as its user writes it: Keras layers, `MetaModel.fit`."""
+
+import keras
+
+import keras_reptile as kr
+from benchmarks import work as work_items
+
+
+def contestants() -> dict:
+    """Functions `(work) -> run`, where `run(n)` returns the last loss."""
+    return {
+        "keras-reptile, average": lambda work: prepare(work, "average"),
+        "keras-reptile, carry": lambda work: prepare(work, "carry"),
+    }
+
+
+def prepare(work, inner_state):
+    """`fit` on real episodes, drawn while it runs."""
+    network = kr.models.omniglot_cnn(ways=work.ways)
+    network.set_weights(_with_moving_averages(network, work))
+    model = kr.MetaModel(network, inner_state=inner_state)
+    model.compile(
+        optimizer=keras.optimizers.SGD(1.0),
+        inner_optimizer=keras.optimizers.Adam(
+            work_items.RATE,
+            beta_1=0.0,
+            beta_2=work_items.BETA_2,
+            epsilon=work_items.EPSILON,
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        inner_reduction="sum",
+    )
+    stream = work_items.episodes(work)
+
+    def run(count):
+        # One epoch per call: its logs are of all its meta-iterations.
+        losses = model.fit(stream, steps_per_epoch=count, verbose=0).history
+        return losses["inner_loss"][-1]
+
+    return run
+
+
+def _with_moving_averages(network, work):
+    """The weights in Keras' order, the moving averages as they are."""
+    trained = iter(work_items.initial_weights(work))
+    trainable = {id(v) for v in network.trainable_variables}
+    return [
+        next(trained) if id(v) in trainable else v.numpy()
+        for v in network.weights
+    ]
