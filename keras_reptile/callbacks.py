@@ -25,7 +25,8 @@ class MetaTrainer(keras.callbacks.Callback):
 
     `seconds` is the wall time of the whole run, over all its resumptions.
 
-    A resumed run ends with bitwise the weights of an uninterrupted one:
+    A resumed run ends with bitwise the weights of an uninterrupted one, on a
+    machine with as many cores (`keras_reptile.lanes`):
     episodes, dropout and schedules are functions of the meta-step, and a
     checkpoint holds all else (weights, outer optimizer, inner slots).
 

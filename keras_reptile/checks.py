@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reptile import shapes
-from keras_reptile.episodes import Examples, Task
+from keras_reptile.episodes import Task
 
 
 def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
@@ -37,36 +37,48 @@ def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
         if part == "support" or x.shape[1]:
             check_examples(x.reshape(-1, *x.shape[2:]), model, f"{part}.x")
         if takes_labels:
-            width = shapes.output_shape(model, x.shape[2:])[-1]
+            width = shapes.width(model, x.shape[2:])
             check_labels(y, width, f"{part}.y")
 
 
-def check_loss(tasks: Task, model, loss) -> None:
+def check_loss(targets, example: tuple, model, loss) -> None:
     """Refuses targets that the loss cannot compare with the outputs.
+
+    Args:
+        targets: Of one task, an array of shape `(n, ...)`.
+        example: The shape of an example.
+        model: A built model.
+        loss: A `PerExampleLoss`.
 
     Raises:
         ValueError: With the shapes of both.
     """
-    targets = tasks.support.y[0]
-    width = shapes.output_shape(model, tasks.support.x.shape[2:])
+    width = shapes.output_shape(model, example)
     if None in width:
         return
     outputs = np.full((len(targets), *width), 0.5, "float32")
-    broadcasts = targets.ndim == outputs.ndim and targets.shape != outputs.shape
     try:
         values = loss(tf.constant(targets), tf.constant(outputs))
         problem = f"values of shape {tuple(values.shape)}"
     except Exception as error:  # A user's loss raises anything.
         values, problem = None, f"{type(error).__name__}: {error}"
     one_each = values is not None and values.shape == (len(targets),)
-    if not one_each or (broadcasts and not loss.takes_labels):
+    if not one_each or _broadcasts(targets, outputs, loss):
         raise ValueError(
             "`loss` must compare targets with outputs and give one value per "
             f"example. Received: targets of shape {targets.shape} and dtype "
             f"{targets.dtype}, outputs of shape {outputs.shape}, and from the "
-            f"loss {problem}. Shape the targets as the outputs (labels: one "
-            "integer per example), or choose another loss."
+            f"loss {problem}. Shape the targets as the outputs, or, for "
+            "integer labels, choose sparse_categorical_crossentropy."
         )
+
+
+def _broadcasts(targets, outputs, loss):
+    """Whether shapes differ where Keras' losses would broadcast silently."""
+    allowed = [outputs.shape]
+    if outputs.shape[1:] == (1,):
+        allowed.append(outputs.shape[:1])
+    return loss.is_elementwise and targets.shape not in allowed
 
 
 def check_ways(ways: int, model, example=None) -> None:
@@ -80,7 +92,7 @@ def check_ways(ways: int, model, example=None) -> None:
     Raises:
         ValueError: If it is wider or narrower.
     """
-    width = shapes.output_shape(model, example)[-1]
+    width = shapes.width(model, example)
     if width != ways:
         raise ValueError(
             "The model's output must be as wide as the episodes have classes."
@@ -97,10 +109,13 @@ def check_shape(received, model, name="x") -> None:
     """
     expected = shapes.example_shape(model)
     if not shapes.matches(expected, received):
+        remedy = "Reshape them, or build the model for such examples."
+        if shapes.matches(expected, (*received, 1)):
+            remedy = "A channel axis is added by `x[..., np.newaxis]`."
         raise ValueError(
             f"`{name}` must hold examples of the model's input shape "
             f"{expected}. Received: examples of shape {tuple(received)}. "
-            "A channel axis is added by `x[..., np.newaxis]`."
+            f"{remedy}"
         )
 
 
@@ -172,17 +187,21 @@ def checked_support(x, y, model, loss):
             f"{y.shape}."
         )
     check_examples(x, model, "x")
+    if y.dtype.kind not in "iufb":
+        raise ValueError(
+            f"`y` must be numbers. Received: dtype {y.dtype}. Number the "
+            "classes from 0."
+        )
     if loss.takes_labels:
         if y.ndim != 1:
             raise ValueError(
                 "Expected one label per support example, y of shape (n,). "
                 f"Received: y of shape {y.shape}."
             )
-        check_labels(y, shapes.output_shape(model, x.shape[1:])[-1], "y")
+        check_labels(y, shapes.width(model, x.shape[1:]), "y")
     elif y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("`y` must be finite. Received: NaN or infinity.")
     x = x.astype(np.float32)
     y = y.astype(np.float32 if y.dtype.kind == "f" else np.int32)
-    one = Task(*[Examples(x[None], y[None])] * 2, np.zeros((1, 1, 1), "int32"))
-    check_loss(one, model, loss)
+    check_loss(y, x.shape[1:], model, loss)
     return x, y

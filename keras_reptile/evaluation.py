@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_reptile import checks
+from keras_reptile import checks, fit_checks
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, unstack
 from keras_reptile.scores import Scores
@@ -158,9 +158,14 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
             f"{type(model).__name__}. Wrap the model in kr.MetaModel and "
             "call `compile`."
         )
+    fit_checks.check_same_variables(model)
     checks.check_shape(classes.example_shape, model.inner_model)
     checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
     classes.check(protocol.spec)
+    labels = np.arange(protocol.ways, dtype="int32")
+    example = classes.example_shape
+    loss = model.learner.loss_function
+    checks.check_loss(labels, example, model.inner_model, loss)
 
 
 def predict_inductive(learner, state, task) -> tf.Tensor:

@@ -43,11 +43,12 @@ def check_task_dataset(dataset, model, loss) -> None:
         )
     for tasks in dataset.take(1):
         tasks = tf.nest.map_structure(np.asarray, tasks)
-        checks.check_shape(tasks.support.x.shape[2:], model, "support.x")
+        example = tasks.support.x.shape[2:]
+        checks.check_shape(example, model, "support.x")
         if getattr(dataset, "spec", None) is not None:
             _check_width(dataset.spec, model, tasks, loss)
         checks.check_tasks(tasks, model, loss.takes_labels)
-        checks.check_loss(tasks, model, loss)
+        checks.check_loss(tasks.support.y[0], example, model, loss)
 
 
 def _check_width(spec, model, tasks, loss):
@@ -63,13 +64,29 @@ def _check_width(spec, model, tasks, loss):
         )
 
 
-def check_same_variables(at_compile: list, model) -> None:
+def check_replicas(dataset, replicas: int) -> None:
+    """Refuses meta-batches that the devices cannot share evenly.
+
+    Raises:
+        ValueError: If the number of tasks is no multiple of `replicas`.
+    """
+    tasks = dataset.element_spec.batches.shape[0]
+    if tasks % replicas:
+        raise ValueError(
+            "The tasks of a meta-step must share out evenly among the "
+            f"devices. Received: {tasks} tasks and {replicas} replicas. Use a "
+            f"`meta_batch_size` that is a multiple of {replicas}."
+        )
+
+
+def check_same_variables(meta_model) -> None:
     """Refuses a model of which layers were frozen since `compile`.
 
     Raises:
         ValueError: If other variables are trainable than at `compile`.
     """
-    now = [variable.path for variable in model.trainable_variables]
+    at_compile = meta_model.trained_paths
+    now = [v.path for v in meta_model.inner_model.trainable_variables]
     if now != at_compile:
         raise ValueError(
             "The trainable variables must be those of `compile`, to which "

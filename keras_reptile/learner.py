@@ -130,7 +130,7 @@ class Learner:
             losses = self.loss_function(y, outputs)
             total = self.loss_function.reduce(losses)
             for penalty in penalties:
-                total += penalty
+                total += tf.cast(penalty, total.dtype)
         gradient = tape.gradient(
             total,
             state.weights,
@@ -199,8 +199,8 @@ class Learner:
                 state.weights,
                 state.buffers,
                 x,
-                training=training,
                 return_losses=True,
+                **training_argument(self.model, training),
             )
         outputs = tf.cast(outputs, tf.float32) if _is_half(outputs) else outputs
         return outputs, list(buffers), list(penalties)
@@ -216,15 +216,21 @@ def check_model(model) -> None:
         raise ValueError(
             "`model` must be built, so that its weights exist and can be "
             f"cloned for each task. Received: unbuilt model '{model.name}'. "
-            "Give its first layer an input shape, call it once on an example, "
-            "or call `model.build(input_shape)`."
+            "Give its first layer an input shape, or call it once on an "
+            "example."
         )
     check_one_input_and_output(model)
     if not model.trainable_variables:
         raise ValueError(
             "`model` must have weights to train. Received: model "
-            f"'{model.name}' with none that is trainable."
+            f"'{model.name}' with none that is trainable. A subclassed model "
+            "makes its weights when it is called on an example."
         )
+
+
+def training_argument(model, training: bool) -> dict:
+    """`training` as a model's `call` takes it, if it does."""
+    return {"training": training} if model._call_has_training_arg else {}
 
 
 def _tensors(variables):
@@ -241,5 +247,14 @@ def is_seed(variable) -> bool:
 
 
 def _fold_seed(seed, number):
-    folded = fold_in(tf.cast(seed, tf.int64), number)
-    return tf.cast(folded & 0x7FFFFFFF, seed.dtype)
+    # Drawn, not only folded in: folding counts up the second word, and so
+    # does Keras at every step, so that tasks would share their masks.
+    drawn = tf.random.stateless_uniform(
+        seed.shape,
+        fold_in(tf.cast(seed, tf.int64), number),
+        minval=0,
+        maxval=2**31 - 1,
+        dtype=tf.int32,
+        alg="philox",
+    )
+    return tf.cast(drawn, seed.dtype)

@@ -52,10 +52,19 @@ class PerExampleLoss:
             self.loss, keras.losses.SparseCategoricalCrossentropy
         )
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it is one of Keras' that compares like with like."""
+        own = isinstance(self.loss, keras.losses.Loss)
+        module = (type(self.loss) if own else self.loss).__module__
+        return module.startswith("keras.") and not self.takes_labels
+
     def __call__(self, targets, outputs) -> tf.Tensor:
         """Returns one value per example, shape `(batch,)`, float32 or 64."""
         is_object = isinstance(self.loss, keras.losses.Loss)
         function = self.loss.call if is_object else self.loss
+        if outputs.shape[-1:] == (1,) and len(targets.shape) == 1:
+            targets = targets[:, tf.newaxis]  # As `keras.Model.fit` does.
         values = tf.convert_to_tensor(function(targets, outputs))
         if len(values.shape) == 0:
             raise ValueError(

@@ -152,7 +152,7 @@ class MetaModel(SavesBothLoops, keras.Model):
         self.inner_optimizer = self.learner.optimizer
         self._task_metrics = TaskMetrics(self.learner.loss_function, metrics)
         self._compiled_functions = {}
-        self._element_spec = None
+        self._fit_spec = self._evaluate_spec = None
         # The loss and metrics stay here: Keras' own would read a Task as
         # (x, y, weight). Compiling all of a step breaks under strategies.
         super().compile(
@@ -163,10 +163,12 @@ class MetaModel(SavesBothLoops, keras.Model):
             auto_scale_loss=False,
         )
         self.optimizer.build(self.inner_model.trainable_variables)
-        self._trained = [v.path for v in self.inner_model.trainable_variables]
+        self.trained_paths = [
+            v.path for v in self.inner_model.trainable_variables
+        ]
         self.settings = settings.of_model(
             self.inner_model,
-            self._compile_settings,
+            {**self._compile_settings, "jit_compile": self._jit},
             self.algorithm,
             self.inner_state,
         )
@@ -209,7 +211,11 @@ class MetaModel(SavesBothLoops, keras.Model):
             ValueError: If the episodes do not suit the model.
         """
         self._require_compiled()
-        self._prepare_for(x)
+        self._check_tasks(x)
+        if x.element_spec != self._fit_spec:
+            # Keras' step would be traced for shapes that suit both datasets,
+            # and the number of tasks and steps must be static.
+            self._fit_spec, self.train_function = x.element_spec, None
         kwargs.setdefault("shuffle", False)
         fit_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
@@ -234,24 +240,23 @@ class MetaModel(SavesBothLoops, keras.Model):
         Raises:
             ValueError: If the episodes do not suit the model.
         """
-        self._prepare_for(x)
+        self._check_tasks(x)
+        if x.element_spec != self._evaluate_spec:
+            self._evaluate_spec, self.test_function = x.element_spec, None
         fit_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
         return super().evaluate(x, **kwargs)
 
-    def _prepare_for(self, x):
-        """Checks a dataset; has Keras trace its steps anew for new shapes."""
+    def _check_tasks(self, x):
         self._require_compiled()
-        fit_checks.check_same_variables(self._trained, self.inner_model)
+        fit_checks.check_same_variables(self)
         fit_checks.check_task_dataset(
             x, self.inner_model, self.learner.loss_function
         )
-        if x.element_spec != self._element_spec:
-            # Keras' step would be traced for shapes that suit both datasets,
-            # and the number of tasks and steps must be static.
-            self._element_spec = x.element_spec
-            self.train_function = self.test_function = None
+        fit_checks.check_replicas(
+            x, self.distribute_strategy.num_replicas_in_sync
+        )
 
     def train_step(self, tasks):
         """One meta-step: adapt to every task, then the outer update."""
@@ -301,7 +306,7 @@ class MetaModel(SavesBothLoops, keras.Model):
                 be copied.
         """
         self._require_compiled()
-        fit_checks.check_same_variables(self._trained, self.inner_model)
+        fit_checks.check_same_variables(self)
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )

@@ -27,10 +27,9 @@ def run_tasks(
     Returns:
         What `run` returned, by task.
     """
-    count = tasks.batches.shape[0]
     results = []
     for t, task in enumerate(unstack(tasks)):
-        seeded = learner.with_seed(state, number * count + t)
+        seeded = learner.with_seed(state, _task_number(tasks, number, t))
         results.append(run(seeded, task))
         if carry:
             state = state._replace(slots=results[-1][1].slots)
@@ -63,8 +62,9 @@ def run_parts(
             if position >= len(parts):
                 continue
             t, first, last = parts[position]
+            task_number = _task_number(tasks, number, t)
             before, begun = results.get(
-                t, (None, learner.with_seed(state, number * len(unstacked) + t))
+                t, (None, learner.with_seed(state, task_number))
             )
             with tf.control_dependencies(ends[lane]):
                 part = run(
@@ -76,6 +76,14 @@ def run_parts(
                 gradient = [a + b for a, b in zip(before, gradient)]
             results[t] = gradient, adapted
     return [results[t] for t in range(len(unstacked))]
+
+
+def _task_number(tasks, number, t):
+    """A task's number in the whole run, over all replicas."""
+    replicas = tf.distribute.get_replica_context()
+    count = tasks.batches.shape[0]
+    replica = tf.cast(replicas.replica_id_in_sync_group, tf.int64)
+    return (number * replicas.num_replicas_in_sync + replica) * count + t
 
 
 def share_of_mean(lists) -> list:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_reptile import checks
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
-from keras_reptile.learner import State
+from keras_reptile.learner import State, training_argument
 
 
 def support_task(learner, x, y, steps, batch_size, seed) -> Task:
@@ -28,6 +28,12 @@ def support_task(learner, x, y, steps, batch_size, seed) -> Task:
             "`batch_size` must not be larger than the support set. Received: "
             f"batch_size={batch_size}, and {len(x)} examples."
         )
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value is not None and (int(value) != value or value < 1):
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1. Received: "
+                f"{name}={value!r}."
+            )
     # The classes need not have equally many examples: only the sum matters.
     spec = EpisodeSpec(
         ways=1,
@@ -57,10 +63,7 @@ def personal_model(model: keras.Model, state: State, x) -> keras.Model:
         ValueError: If the model cannot be copied.
     """
     copy = _copied(model, x)
-    for variable, weight in zip(copy.trainable_variables, state.weights):
-        variable.assign(weight)
-    for variable, buffer in zip(copy.non_trainable_variables, state.buffers):
-        variable.assign(buffer)
+    _assign(model, copy, state)
     _fix_batch_norm(copy, x)
     return copy
 
@@ -73,13 +76,43 @@ def _copied(model, x):
         else:
             copy = type(model).from_config(model.get_config())
         copy(x[:1])  # Which builds it, where it is not.
-    except (NotImplementedError, TypeError) as error:
-        raise ValueError(
-            "`adapt` gives a copy of the model, so the model must be one that "
-            f"Keras can copy. Received: {type(model).__name__}. Give it "
-            f"`get_config` and `from_config`. ({error})"
-        ) from error
+    except Exception as error:  # A user's methods raise anything.
+        raise _no_copy(model, f"{type(error).__name__}: {error}") from error
+    for layer, twin in zip(model._flatten_layers(), copy._flatten_layers()):
+        twin.trainable = layer.trainable
+    ours, theirs = (
+        [tuple(variable.shape) for variable in m.variables]
+        for m in (model, copy)
+    )
+    if ours != theirs:
+        raise _no_copy(model, f"its copy has variables of shapes {theirs}")
     return copy
+
+
+def _no_copy(model, reason):
+    return ValueError(
+        "`adapt` gives a copy of the model, so the model must be one that "
+        f"Keras can copy. Received: {type(model).__name__}. Give it a "
+        f"`get_config` that holds every argument. ({reason})"
+    )
+
+
+def _assign(model, copy, state):
+    """Gives the copy what was learned, and what the model keeps besides."""
+    pairs = (
+        (model.trainable_variables, state.weights),
+        (model.non_trainable_variables, state.buffers),
+    )
+    learned = {
+        id(variable): value
+        for variables, values in pairs
+        for variable, value in zip(variables, values)
+    }
+    for variable, twin in zip(model.variables, copy.variables):
+        twin.assign(learned.get(id(variable), variable))
+    for layer in copy._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # keras.layers.Normalization
+            layer.finalize_state()
 
 
 def _fix_batch_norm(model, x):
@@ -96,7 +129,8 @@ def _fix_batch_norm(model, x):
             layer.momentum = 0.0
             layer.__dict__["call"] = _with_batch_statistics(layer)
         if norms:
-            model(x, training=False)  # Dropout stays off.
+            # Dropout stays off.
+            model(x, **training_argument(model, False))
     finally:
         for layer, momentum in zip(norms, momenta):
             layer.momentum = momentum

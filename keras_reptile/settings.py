@@ -35,6 +35,7 @@ def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
         "loss": _described(keras.losses.get(compiled["loss"])),
         "inner_reduction": compiled["inner_reduction"],
         "inner_weight_decay": compiled["inner_weight_decay"],
+        "jit_compile": compiled["jit_compile"],
     }
     return _as_json(settings)
 

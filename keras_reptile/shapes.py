@@ -21,6 +21,12 @@ def check_one_input_and_output(model: keras.Model) -> None:
                 "of one input and one output, with the others fixed or left "
                 "out."
             )
+    if isinstance(getattr(model, "output", None), dict):
+        raise ValueError(
+            "`model` must give one tensor. Received: model "
+            f"'{model.name}', which gives a dictionary. Build it on the "
+            "tensor itself."
+        )
 
 
 def example_shape(model: keras.Model) -> tuple | None:
@@ -67,6 +73,22 @@ def output_shape(model: keras.Model, of_example: tuple) -> tuple:
             f"'{model.name}', which gives {type(output).__name__}."
         )
     return tuple(output.shape[1:])
+
+
+def width(model: keras.Model, of_example: tuple) -> int:
+    """The number of classes that a classifier tells apart.
+
+    Raises:
+        ValueError: If the output has no axis of classes.
+    """
+    shape = output_shape(model, of_example)
+    if not shape:
+        raise ValueError(
+            "For labels, the model must give a value for each class. "
+            f"Received: model '{model.name}', which gives one number per "
+            "example. End it with a Dense layer of `ways` units."
+        )
+    return shape[-1]
 
 
 def matches(expected: tuple | None, received: tuple) -> bool:

@@ -30,6 +30,16 @@ class Subclassed(keras.Model):
         return {"ways": self.head.units}
 
 
+class WithoutTraining(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = keras.layers.Dense(8, activation="tanh")
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.hidden(x))
+
+
 class Uncopied(Subclassed):
     def get_config(self):
         raise NotImplementedError("no configuration")
@@ -53,7 +63,12 @@ def typed(dtype):
     return keras.Sequential(
         [
             keras.Input((4,)),
-            keras.layers.Dense(8, activation="tanh", dtype=dtype),
+            keras.layers.Dense(
+                8,
+                activation="tanh",
+                dtype=dtype,
+                kernel_regularizer=keras.regularizers.L2(1e-4),
+            ),
             keras.layers.BatchNormalization(dtype=dtype),
             keras.layers.Dense(3, dtype=dtype),
         ]
@@ -94,11 +109,20 @@ def compiled(network, **settings):
         lambda: built(Subclassed()),
         functional_in_a_subclass,
         own_norm,
+        lambda: built(WithoutTraining()),
         lambda: typed("float64"),
         lambda: typed("mixed_bfloat16"),
         lambda: typed("bfloat16"),
     ],
-    ids=["subclassed", "nested", "own norm", "float64", "mixed", "bfloat16"],
+    ids=[
+        "subclassed",
+        "nested",
+        "own norm",
+        "bare call",
+        "float64",
+        "mixed",
+        "bfloat16",
+    ],
 )
 def test_goes_all_the_way(make, jit_compile):
     model = compiled(make(), jit_compile=jit_compile)
@@ -268,3 +292,87 @@ def test_metrics_in_any_form():
 
     model = compiled(mlp(), metrics=["accuracy", half, keras.metrics.Mean()])
     assert [m.name for m in model.metrics][1:3] == ["accuracy", "half"]
+
+
+def test_normalization_is_handed_back_as_it_was_adapted():
+    data = 5 + 3 * np.random.default_rng(0).normal(size=(50, 4))
+    norm = keras.layers.Normalization()
+    norm.adapt(data)
+    network = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(3)])
+    model = compiled(network, inner_optimizer=keras.optimizers.SGD(1e-12))
+    x = data[:3].astype("float32")
+    personal = model.adapt(x, np.arange(3), steps=1)
+    np.testing.assert_allclose(personal(x), network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "norm", "head"])
+def test_frozen_layers_are_handed_back_as_they_were(frozen):
+    network = built(Subclassed())
+    getattr(network, frozen).trainable = False
+    before = [v.numpy() for v in getattr(network, frozen).variables]
+    model = compiled(network)
+    task = CLASSES.episode(SPEC)
+    personal = model.adapt(task.support.x, task.support.y, steps=3)
+    copied = getattr(personal, frozen)
+    assert not copied.trainable
+    for old, new in zip(before, copied.variables):
+        np.testing.assert_array_equal(old, new.numpy())
+    others = model.inner_model.trainable_variables
+    assert len(personal.trainable_variables) == len(others)
+
+
+def test_a_copy_that_forgets_an_argument_is_refused():
+    class Forgets(Subclassed):
+        def get_config(self):
+            return {}
+
+    model = compiled(built(Forgets(ways=5)))
+    with pytest.raises(ValueError, match="get_config.*every argument"):
+        model.adapt(np.zeros((2, 4)), [0, 1])
+
+
+def test_validation_by_fit_may_have_other_shapes():
+    model = compiled(mlp())
+    other = kr.EpisodeSpec(ways=3, shots=3, queries=2, inner_steps=5)
+    history = model.fit(
+        CLASSES.episodes(SPEC, meta_batch_size=2),
+        steps_per_epoch=2,
+        epochs=2,
+        validation_data=CLASSES.episodes(other, meta_batch_size=3),
+        validation_steps=2,
+        verbose=0,
+    ).history
+    assert len(history["val_loss"]) == 2
+
+
+def test_evaluation_refuses_what_fit_refuses():
+    protocol = kr.Protocol(ways=3, shots=2)
+    model = compiled(mlp())
+    model.inner_model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="6 at `compile`, 4 now"):
+        kr.evaluate(model, CLASSES, protocol)
+    model = compiled(mlp(), loss="mse", metrics=())
+    with pytest.raises(ValueError, match="targets of shape .3,. "):
+        kr.evaluate(model, CLASSES, protocol)
+
+
+def test_outputs_of_other_kinds_are_refused():
+    one = keras.Input((4,))
+    dense = keras.layers.Dense(3)
+    with pytest.raises(ValueError, match="dictionary"):
+        kr.MetaModel(keras.Model(one, {"a": dense(one)}))
+    scalar = keras.Model(one, keras.ops.sum(dense(one), axis=1))
+    with pytest.raises(ValueError, match="one number per example"):
+        compiled(scalar, metrics=()).fit(
+            CLASSES.episodes(SPEC), steps_per_epoch=1
+        )
+
+
+def test_one_unit_for_two_classes():
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(1, activation="sigmoid")]
+    )
+    model = compiled(network, loss="binary_crossentropy")
+    spec = kr.EpisodeSpec(ways=2, shots=3, queries=2, inner_steps=20)
+    logs = model.fit(CLASSES.episodes(spec), steps_per_epoch=20, verbose=0)
+    assert logs.history["accuracy"][0] > 0.8

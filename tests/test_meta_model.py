@@ -174,13 +174,21 @@ def test_dropout_differs_between_tasks_and_repeats_between_runs():
         all_values(trained(dropout=True)), all_values(trained(dropout=True))
     )
     model = meta_model(dropout=True)
-    state, learner = model.initial_state(), model.learner
     x = tf.ones((4, 4))
-    masks = []
-    for number in range(3):
-        seeded = learner.with_seed(state, number)
-        masks.append(learner._call(seeded, x, True, compiled=False)[0].numpy())
-    assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
+
+    def masks(number, steps=4):
+        state = model.learner.with_seed(model.initial_state(), number)
+        outputs = []
+        for _ in range(steps):
+            output, buffers, _ = model.learner._call(state, x, True, False)
+            state = state._replace(buffers=buffers)
+            outputs.append(output.numpy().tobytes())
+        return outputs
+
+    # No mask twice, neither among the tasks nor among their steps.
+    drawn = [mask for number in range(8) for mask in masks(number)]
+    assert len(set(drawn)) > 0.9 * len(drawn)
+    assert masks(3) == masks(3)
 
 
 @pytest.mark.parametrize("inner_state", ["average", "carry"])
@@ -245,14 +253,22 @@ def strategy():
 
 
 @pytest.mark.parametrize("inner_state", ["average", "reset"])
-def test_two_devices_equal_one(strategy, inner_state):
-    alone = trained(tasks=4, inner_state=inner_state)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_two_devices_equal_one(strategy, inner_state, dropout):
+    alone = trained(tasks=4, inner_state=inner_state, dropout=dropout)
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = meta_model(inner_state=inner_state)
+        model = meta_model(inner_state=inner_state, dropout=dropout)
     stream = CLASSES.episodes(SPEC, meta_batch_size=4, seed=1)
     model.fit(stream, steps_per_epoch=4, verbose=0)
     assert_same(all_values(alone), all_values(model), exact=False)
+
+
+def test_devices_must_share_out_the_tasks(strategy):
+    with strategy.scope():
+        model = meta_model()
+    with pytest.raises(ValueError, match="3 tasks and 2 replicas"):
+        model.fit(CLASSES.episodes(SPEC, 3), steps_per_epoch=1)
 
 
 def support(ways=3, seed=3):
@@ -320,7 +336,7 @@ X, Y = TASK.support.x, TASK.support.y
         (X, Y - 1, {}, "from 0 to 2.*from -1 to 1"),
         (X, Y[:-1], {}, "one label per support example"),
         (X[:0], Y[:0], {}, "at least one example"),
-        (X, Y, {"steps": 0}, "inner_steps.*at least 1"),
+        (X, Y, {"steps": 0}, "`steps`.*at least 1"),
         (X, Y, {"batch_size": 13}, "batch_size=13.*12"),
     ],
 )
@@ -331,7 +347,7 @@ def test_adapt_refuses_what_does_not_suit(x, y, settings, text):
 
 def test_an_unbuilt_model_is_refused():
     network = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="must be built.*model.build"):
+    with pytest.raises(ValueError, match="must be built.*call it once"):
         kr.MetaModel(network)
 
 
