@@ -61,7 +61,7 @@ class Contestant:
         ready = self._heard()
         self.loss = ready["loss"]
         self.seconds_to_start = ready["seconds_to_start"]
-        self.turn(2)
+        self.turn(5)
         self._count = max(1, round(_SECONDS.value * self.rates.pop()))
 
     def _heard(self):

@@ -1,5 +1,7 @@
 """keras-reptile as its user writes it: Keras layers, `MetaModel.fit`."""
 
+import time
+
 import keras
 
 import keras_reptile as kr
@@ -34,10 +36,34 @@ def prepare(work, inner_state):
 
     def run(count):
         # One epoch per call: its logs are of all its meta-iterations.
-        losses = model.fit(stream, steps_per_epoch=count, verbose=0).history
+        watch = Watch()
+        losses = model.fit(
+            stream, steps_per_epoch=count, callbacks=[watch], verbose=0
+        ).history
+        run.seconds = watch.seconds(count)
         return losses["inner_loss"][-1]
 
     return run
+
+
+class Watch(keras.callbacks.Callback):
+    """Time from the first meta-iteration's end to the last one's.
+
+    A call of `fit` begins with checks and a new iterator, half a second that
+    a training pays once.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._ends.append(time.perf_counter())
+
+    def seconds(self, count):
+        """Of `count` meta-iterations; `None` where one can't be told."""
+        if count < 2:
+            return None
+        return (self._ends[-1] - self._ends[0]) * count / (count - 1)
 
 
 def _with_moving_averages(network, work):
