@@ -77,7 +77,7 @@ def _described(thing):
         return getattr(thing, "__name__", type(thing).__name__)
     try:
         config = thing.get_config()
-    except NotImplementedError:  # A user's layer without one.
+    except NotImplementedError:  # As Keras says of a layer without its own.
         config = {}
     return [type(thing).__name__, _without_names(config)]
 

@@ -42,6 +42,7 @@ class WithoutTraining(keras.Model):
 
 class Uncopied(Subclassed):
     def get_config(self):
+        # As Keras itself does for a model that has none of its own.
         raise NotImplementedError("no configuration")
 
 
