@@ -15,8 +15,30 @@ import tensorflow as tf
 _FUSED_SUM = 1 << 16
 
 
-def convolution(x, kernel, strides, padding, bias=None):
+def convolution(taps, kernel, bias=None):
     """A 2-D convolution as one matrix product.
+
+    Args:
+        taps: What `taps_of` returns of the images.
+        kernel: Shape `(size, filters)`, its rows in the order of the taps.
+        bias: Shape `(filters,)`, or None.
+
+    Returns:
+        Shape `(batch, height, width, filters)`.
+    """
+    size, filters = kernel.shape
+    if bias is None:
+        bias = tf.zeros((filters,), kernel.dtype)
+    if is_narrow(kernel):
+        product = tf.reshape(tf.concat(taps, -1), (-1, size)) @ kernel
+        product += broadcast_rows(bias, product)
+    else:
+        product = affine(kernel, bias, *taps)
+    return tf.reshape(product, (-1, *taps[0].shape[1:3], filters))
+
+
+def taps_of(x, size, strides, padding) -> list:
+    """What each place of a kernel sees, as images of the output's extent.
 
     The taps of one kernel row that fall into one stride are neighbours in
     memory, so they are taken as one slice: a 3x3 kernel of stride 2 needs six
@@ -24,16 +46,15 @@ def convolution(x, kernel, strides, padding, bias=None):
 
     Args:
         x: Images, shape `(batch, height, width, channels)`.
-        kernel: Shape `(kernel_height, kernel_width, channels, filters)`.
+        size: Rows and columns of the kernel.
         strides: Two integers.
-        padding: `"same"` or `"valid"`, as TensorFlow pads.
-        bias: Shape `(filters,)`, or None.
+        padding: `"same"` or `"valid"`.
 
     Returns:
-        Shape `(batch, new_height, new_width, filters)`.
+        Tensors whose last axes, one after the other, are in the order of a
+        kernel's rows, columns and channels.
     """
-    rows, columns, channels, filters = kernel.shape
-    down, right = strides
+    (rows, columns), (down, right), channels = size, strides, x.shape[-1]
     x, height = _in_blocks(x, 1, rows, down, padding)
     x, width = _in_blocks(x, 2, columns, right, padding)
     x = tf.reshape(
@@ -54,17 +75,12 @@ def convolution(x, kernel, strides, padding, bias=None):
                     : neighbours * channels,
                 ]
             )
-    size = rows * columns * channels
-    patches = tf.reshape(tf.concat(taps, -1), (-1, size))
-    kernel = tf.reshape(kernel, (size, filters))
-    if bias is None:
-        bias = tf.zeros((filters,), kernel.dtype)
-    if size < filters:
-        product = patches @ kernel
-        product += broadcast_rows(bias, product)
-    else:
-        product = affine(patches, kernel, bias)
-    return tf.reshape(product, (-1, height, width, filters))
+    return taps
+
+
+def is_narrow(kernel) -> bool:
+    """Whether a kernel as a matrix has fewer rows than filters."""
+    return kernel.shape[0] < kernel.shape[1]
 
 
 def batch_norm(x, gamma, beta, epsilon):
@@ -90,32 +106,77 @@ def batch_norm(x, gamma, beta, epsilon):
     return tf.reshape(y, tf.shape(x))
 
 
-@tf.custom_gradient
-def affine(x, kernel, bias):
-    """`x @ kernel + bias`, with the kernel's gradient in its fast form.
+def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
+    """Batch normalisation of a convolution whose kernel is narrow.
 
-    A column of ones beside `x` makes the bias a row of the kernel. Its cost
-    is nothing, and in the gradient it keeps XLA from turning the product
-    back into the slow form, and gives the bias' gradient besides.
+    The mean and variance of a product follow from those of its small factor:
+    with centred patches `P` and their covariance `C`, `P @ W` has the mean 0
+    and the variances `diag(W' C W)`. So the normalisation is a scale of the
+    kernel, and no pass over the large product is needed, there or back. A
+    bias before it changes nothing and has no gradient.
 
     Args:
-        x: Shape `(rows, size)`.
+        taps: As `taps_of` returns them.
+        kernel: Shape `(size, filters)`.
+        gamma: Scale, shape `(filters,)`, or None.
+        beta: Offset, shape `(filters,)`, or None.
+        epsilon: Added to the (biased) variance.
+
+    Returns:
+        Shape `(batch, height, width, filters)`.
+    """
+    patches = tf.reshape(tf.concat(taps, -1), (-1, kernel.shape[0]))
+    count = tf.cast(_count(patches), patches.dtype)
+    mean = tf.reduce_sum(patches, 0) / count
+    patches -= broadcast_rows(mean, patches)
+    covariance = tf.matmul(patches, patches, transpose_a=True) / count
+    variance = tf.reduce_sum(kernel * (covariance @ kernel), 0)
+    scale = tf.math.rsqrt(variance + epsilon)
+    kernel *= scale if gamma is None else scale * gamma
+    if beta is not None:
+        patches = _with_ones(patches)
+        kernel = tf.concat([kernel, beta[None]], 0)
+    shape = (-1, *taps[0].shape[1:3], kernel.shape[-1])
+    return tf.reshape(patches @ kernel, shape)
+
+
+@tf.custom_gradient
+def affine(kernel, bias, *taps):
+    """`patches @ kernel + bias`, with the kernel's gradient in a fast form.
+
+    A column of ones beside the patches makes the bias a row of the kernel.
+    Its cost is nothing, and in the gradient it keeps XLA from turning the
+    product back into the slow form, and gives the bias' gradient besides.
+
+    Args:
         kernel: Shape `(size, filters)`.
         bias: Shape `(filters,)`.
+        *taps: The patches in pieces, shapes `(..., n)` whose `n` add up to
+            `size`: joined once, together with the ones.
 
     Returns:
         Shape `(rows, filters)`.
     """
 
+    def patches():
+        ones = tf.ones_like(taps[0][..., :1])
+        joined = tf.concat([*taps, ones], -1)
+        return tf.reshape(joined, (-1, joined.shape[-1]))
+
     def gradient(upstream):
-        by_filter = tf.matmul(upstream, _with_ones(x), transpose_a=True)
+        by_filter = tf.matmul(upstream, patches(), transpose_a=True)
+        by_patch = tf.matmul(upstream, kernel, transpose_b=True)
+        by_patch = tf.reshape(
+            by_patch, (-1, *taps[0].shape[1:-1], kernel.shape[0])
+        )
+        sizes = [tap.shape[-1] for tap in taps]
         return (
-            tf.matmul(upstream, kernel, transpose_b=True),
             tf.transpose(by_filter[:, :-1]),
             by_filter[:, -1],
+            *tf.split(by_patch, sizes, -1),
         )
 
-    return _with_ones(x) @ tf.concat([kernel, bias[None]], 0), gradient
+    return patches() @ tf.concat([kernel, bias[None]], 0), gradient
 
 
 def sum_rows(x):

@@ -76,9 +76,10 @@ def lowered(model: keras.Model, compiled: bool = True):
             normalisation always changes: it decides what is computed.
     """
     replaced = []
+    narrow = _NarrowConvolutions()
     try:
         for layer in model._flatten_layers(include_self=True):
-            for name, function in _replacements(layer, compiled):
+            for name, function in _replacements(layer, compiled, narrow):
                 # Past Keras' attribute tracking: nothing of this is state.
                 layer.__dict__[name] = function
                 replaced.append((layer, name))
@@ -88,16 +89,37 @@ def lowered(model: keras.Model, compiled: bool = True):
             del layer.__dict__[name]
 
 
-def _replacements(layer, compiled):
+class _NarrowConvolutions:
+    """Outputs of narrow convolutions, for the batch norm that takes one.
+
+    Keras hands a layer's output to the next as the same tensor, so that the
+    tensor itself says what made it.
+    """
+
+    def __init__(self):
+        self._made = []
+
+    def add(self, output, taps, kernel):
+        self._made.append((output, taps, kernel))
+
+    def find(self, tensor):
+        """`(taps, kernel)`, or None if it is no such output."""
+        for output, taps, kernel in self._made:
+            if output is tensor:
+                return taps, kernel
+        return None
+
+
+def _replacements(layer, compiled, narrow):
     if _is_batch_norm(layer):
         yield (
             "call",
             lambda x, training=None, mask=None: _call_batch_norm(
-                layer, x, mask
+                layer, x, mask, narrow
             ),
         )
     elif compiled and _is_convolution(layer):
-        yield "call", lambda x: _call_convolution(layer, x)
+        yield "call", lambda x: _call_convolution(layer, x, narrow)
 
 
 def _is_batch_norm(layer):
@@ -144,18 +166,25 @@ def _is_convolution(layer):
     )
 
 
-def _call_convolution(layer, x):
+def _call_convolution(layer, x, narrow):
+    kernel = tf.convert_to_tensor(layer.kernel)
+    taps = lowered_ops.taps_of(
+        x, kernel.shape[:2], layer.strides, layer.padding
+    )
+    kernel = tf.reshape(kernel, (-1, kernel.shape[-1]))
     outputs = lowered_ops.convolution(
-        x,
-        tf.convert_to_tensor(layer.kernel),
-        layer.strides,
-        layer.padding,
+        taps,
+        kernel,
         tf.convert_to_tensor(layer.bias) if layer.use_bias else None,
     )
-    return outputs if layer.activation is None else layer.activation(outputs)
+    if layer.activation not in (None, keras.activations.linear):
+        return layer.activation(outputs)
+    if lowered_ops.is_narrow(kernel):
+        narrow.add(outputs, taps, kernel)
+    return outputs
 
 
-def _call_batch_norm(layer, x, mask):
+def _call_batch_norm(layer, x, mask, narrow):
     axis = layer.axis[0] if isinstance(layer.axis, list) else layer.axis
     if mask is not None or axis not in (-1, len(x.shape) - 1):
         return type(layer).call(layer, x, training=True, mask=mask)
@@ -163,5 +192,9 @@ def _call_batch_norm(layer, x, mask):
     y = tf.cast(x, tf.as_dtype(keras.backend.result_type(dtype, "float32")))
     gamma = tf.cast(layer.gamma, y.dtype) if layer.scale else None
     beta = tf.cast(layer.beta, y.dtype) if layer.center else None
-    y = lowered_ops.batch_norm(y, gamma, beta, layer.epsilon)
+    factors = narrow.find(x) if y.dtype == dtype else None
+    if factors:
+        y = lowered_ops.narrow_batch_norm(*factors, gamma, beta, layer.epsilon)
+    else:
+        y = lowered_ops.batch_norm(y, gamma, beta, layer.epsilon)
     return tf.cast(y, layer.compute_dtype)

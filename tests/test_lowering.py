@@ -14,6 +14,20 @@ from keras_reptile.models import omniglot_cnn
 layers = keras.layers
 
 
+def convolution(x, kernel, bias, strides, padding):
+    """As `tf.nn.conv2d`, in the lowered form."""
+    taps = lowered_ops.taps_of(x, kernel.shape[:2], strides, padding)
+    rows = tf.reshape(kernel, (-1, kernel.shape[-1]))
+    return lowered_ops.convolution(taps, rows, bias)
+
+
+def narrow_batch_norm(x, kernel, gamma, beta):
+    """A 3x3 convolution of stride 2 and its normalisation, in one."""
+    taps = lowered_ops.taps_of(x, (3, 3), (2, 2), "same")
+    rows = tf.reshape(kernel, (-1, kernel.shape[-1]))
+    return lowered_ops.narrow_batch_norm(taps, rows, gamma, beta, 1e-3)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 3), (2, 1)])
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 2), (5, 3), (4, 4)])
@@ -25,7 +39,7 @@ def test_convolution(extent, kernel, strides, padding):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch((x, k, b))
         expected = tf.nn.conv2d(x, k, (1, *strides, 1), padding.upper()) + b
-        received = lowered_ops.convolution(x, k, strides, padding, b)
+        received = convolution(x, k, b, strides, padding)
         losses = [tf.reduce_sum(tf.sin(y)) for y in (expected, received)]
     np.testing.assert_allclose(received, expected, atol=1e-4)
     for wanted, got in zip(*(tape.gradient(z, (x, k, b)) for z in losses)):
@@ -60,7 +74,7 @@ def plain_batch_norm(x, gamma, beta):
     ("form", "plain", "shapes"),
     [
         (
-            lambda x, k, b: lowered_ops.convolution(x, k, (2, 2), "same", b),
+            lambda x, k, b: convolution(x, k, b, (2, 2), "same"),
             lambda x, k, b: tf.nn.conv2d(x, k, (1, 2, 2, 1), "SAME") + b,
             [(2, 5, 6, 3), (3, 3, 3, 4), (4,)],
         ),
@@ -68,6 +82,13 @@ def plain_batch_norm(x, gamma, beta):
             lambda x, g, b: lowered_ops.batch_norm(x, g, b, 1e-3),
             plain_batch_norm,
             [(2, 5, 6, 3), (3,), (3,)],
+        ),
+        (
+            narrow_batch_norm,
+            lambda x, k, g, b: plain_batch_norm(
+                tf.nn.conv2d(x, k, (1, 2, 2, 1), "SAME"), g, b
+            ),
+            [(2, 5, 6, 1), (3, 3, 1, 12), (12,), (12,)],
         ),
     ],
 )
