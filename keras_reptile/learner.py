@@ -21,7 +21,10 @@ import tensorflow as tf
 from keras_reptile.episodes import Task, fold_in
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
-from keras_reptile.shapes import check_one_input_and_output
+from keras_reptile.shapes import (
+    check_one_input_and_output,
+    training_argument,
+)
 from keras_reptile.stateless import stateless
 
 
@@ -226,11 +229,6 @@ def check_model(model) -> None:
             f"'{model.name}' with none that is trainable. A subclassed model "
             "makes its weights when it is called on an example."
         )
-
-
-def training_argument(model, training: bool) -> dict:
-    """`training` as a model's `call` takes it, if it does."""
-    return {"training": training} if model._call_has_training_arg else {}
 
 
 def _tensors(variables):

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from keras_reptile import checks
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
-from keras_reptile.learner import State, training_argument
+from keras_reptile.learner import State
+from keras_reptile.shapes import training_argument
 
 
 def support_task(learner, x, y, steps, batch_size, seed) -> Task:

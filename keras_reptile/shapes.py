@@ -1,6 +1,7 @@
 """What a Keras model takes and gives: one input, one output, their shapes."""
 
 import keras
+import tensorflow as tf
 
 from keras_reptile.lowering import lowered
 
@@ -35,6 +36,24 @@ def example_shape(model: keras.Model) -> tuple | None:
     """
     inputs = getattr(model, "inputs", None)
     return tuple(inputs[0].shape[1:]) if inputs else None
+
+
+def batch_built_with(model: keras.Model) -> tf.TensorSpec | None:
+    """Two examples of the shape a model was built with, if it is known."""
+    shape, dtype = example_shape(model), "float32"
+    if shape is None:
+        built_with = (model.get_build_config() or {}).get("input_shape")
+        shape = tuple(built_with[1:]) if built_with else None
+    else:
+        dtype = model.inputs[0].dtype
+    if shape is None or None in shape:
+        return None
+    return tf.TensorSpec((2, *shape), dtype)
+
+
+def training_argument(model, training: bool) -> dict:
+    """`training` as a model's `call` takes it, if it does."""
+    return {"training": training} if model._call_has_training_arg else {}
 
 
 def takes_integers(model: keras.Model) -> bool:

@@ -278,6 +278,48 @@ def test_unknown_jit_compile_is_refused(value):
         compiled(mlp(), jit_compile=value)
 
 
+class Turned(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.turn = keras.layers.RandomRotation(0.1, name="turn")
+        self.flatten = keras.layers.Flatten()
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        return self.head(self.flatten(self.turn(x, training=training)))
+
+
+def turned_sequential():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.RandomRotation(0.1, name="turn"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [turned_sequential, lambda: built(Turned(), (1, 8, 8, 1))]
+)
+def test_a_layer_xla_has_no_kernel_for_is_named_and_trains(make, log):
+    images = np.random.default_rng(0).uniform(size=(6, 10, 8, 8, 1))
+    images = images.reshape(60, 8, 8, 1).astype("float32")
+    classes = kr.data.ClassDataset(images, [10] * 6)
+    model = compiled(make(), jit_compile="auto")
+    assert "cannot compile turn" in messages(log)
+    history = model.fit(
+        classes.episodes(SPEC, meta_batch_size=2), steps_per_epoch=2, verbose=0
+    ).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_model_xla_can_compile_is_compiled(log):
+    compiled(mlp(), jit_compile="auto")
+    assert "cannot compile" not in messages(log)
+
+
 def test_a_function_that_could_not_be_found_again_is_not_saved(tmp_path):
     def mine(learner, state, task):
         return [tf.zeros_like(w) for w in state.weights], state
