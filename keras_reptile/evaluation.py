@@ -200,12 +200,9 @@ _PREDICTIONS = {
 
 def _scoring_function(model, modes):
     learner = model.learner
-    # Only the inner loop is compiled by XLA: the predictions take little
-    # time, and compiling them would take seconds.
     adapt = model.compiled_function("adapt", learner.adapt)
 
-    def score_one(state, task):
-        adapted = adapt(state, task)
+    def predict_all(state, adapted, task):
         outputs = {"before": learner.predict(state, task.query.x)}
         for mode in modes:
             outputs[mode] = _PREDICTIONS[mode](learner, adapted, task)
@@ -214,7 +211,12 @@ def _scoring_function(model, modes):
             for key, output in outputs.items()
         }
 
+    predict_all = model.compiled_function(("predict_all", modes), predict_all)
+
     # A function of its own, so that it is traced once and not ten times.
+    def score_one(state, task):
+        return predict_all(state, adapt(state, task), task)
+
     one = model.compiled_function(("score_one", modes), score_one, jit=False)
 
     def score_many(state, tasks, number):
