@@ -14,12 +14,11 @@ from keras_reptile import (
     algorithms,
     compiling,
     fit_checks,
-    lanes,
-    lowering,
     meta_step,
     personal,
     resuming,
     settings,
+    task_running,
 )
 from keras_reptile.learner import Learner, State, check_model
 from keras_reptile.metrics import TaskMetrics, as_list
@@ -93,6 +92,8 @@ class MetaModel(SavesBothLoops, keras.Model):
         jit_compile: bool | str = "auto",
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
+        task_execution: str = "auto",
+        tasks_per_chunk: int | None = None,
     ):
         """Configures both loops.
 
@@ -116,6 +117,11 @@ class MetaModel(SavesBothLoops, keras.Model):
                 update is never compiled.
             run_eagerly: Runs everything step by step, to debug.
             steps_per_execution: Meta-steps per call, as Keras has it.
+            task_execution: `"side_by_side"`, `"one_after_another"` or
+                `"vectorized"`, see `keras_reptile.task_running`. `"auto"`
+                chooses by device and says so in the log.
+            tasks_per_chunk: Tasks in one program, where they are vectorized;
+                `None` takes all of a meta-batch.
 
         Raises:
             ValueError: If the loss is missing, or the inner optimizer cannot
@@ -133,20 +139,29 @@ class MetaModel(SavesBothLoops, keras.Model):
             "jit_compile": jit_compile,
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
+            "task_execution": task_execution,
+            "tasks_per_chunk": tasks_per_chunk,
         }
         compiling.check_outer_loop(
             self._compile_settings["optimizer"],
             self.inner_state,
             self.distribute_strategy.num_replicas_in_sync,
         )
-        self._jit = compiling.whether_to_jit(jit_compile, self.inner_model)
+        self.task_execution = task_running.choose(
+            task_execution, self.inner_model, self.inner_state, run_eagerly
+        )
+        task_running.check_chunk(tasks_per_chunk, self.task_execution)
+        self.tasks_per_chunk = tasks_per_chunk
+        self.inner_loop_is_compiled = compiling.whether_to_jit(
+            jit_compile, self.inner_model
+        )
         self.learner = Learner(
             self.inner_model,
             loss,
             self._compile_settings["inner_optimizer"],
             inner_reduction,
             inner_weight_decay,
-            lower=self._jit and not run_eagerly,
+            lower=self.inner_loop_is_compiled and not run_eagerly,
         )
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
@@ -168,7 +183,10 @@ class MetaModel(SavesBothLoops, keras.Model):
         ]
         self.settings = settings.of_model(
             self.inner_model,
-            {**self._compile_settings, "jit_compile": self._jit},
+            {
+                **self._compile_settings,
+                "jit_compile": self.inner_loop_is_compiled,
+            },
             self.algorithm,
             self.inner_state,
         )
@@ -261,7 +279,7 @@ class MetaModel(SavesBothLoops, keras.Model):
     def train_step(self, tasks):
         """One meta-step: adapt to every task, then the outer update."""
         number = tf.cast(self.optimizer.iterations.value, tf.int64)
-        gradients, adapted = zip(*self._run_tasks(tasks, number))
+        gradients, adapted = zip(*task_running.run(self, tasks, number))
         # The optimizer itself adds up what its replicas give it.
         self.optimizer.apply(
             meta_step.share_of_mean(gradients),
@@ -278,7 +296,7 @@ class MetaModel(SavesBothLoops, keras.Model):
 
     def test_step(self, tasks):
         """Adapts to every task and reports; leaves no trace."""
-        results = self._run_tasks(tasks, tf.zeros((), tf.int64))
+        results = task_running.run(self, tasks, tf.zeros((), tf.int64))
         return self._logs(tasks, [adapted for _, adapted in results])
 
     def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
@@ -330,43 +348,15 @@ class MetaModel(SavesBothLoops, keras.Model):
         if key not in self._compiled_functions:
             self._compiled_functions[key] = tf.function(
                 function,
-                jit_compile=self._jit if jit is None else jit,
+                jit_compile=self.inner_loop_is_compiled if jit is None else jit,
                 autograph=False,
             )
         return self._compiled_functions[key]
 
-    def _run_tasks(self, tasks, number):
-        planned = self._plan(*tasks.batches.shape[:2])
-        given = self.learner, self.initial_state(), tasks, number
-        if planned:
-            run = self.compiled_function("part", self._run_part)
-            return meta_step.run_parts(run, *given, planned)
-        run = self.compiled_function("task", self._run_task)
-        return meta_step.run_tasks(run, *given, self.inner_state == "carry")
-
-    def _plan(self, tasks, steps):
-        """How tasks are cut among cores, or `None` where they are not."""
-        cores = lanes.cores()
-        side_by_side = (
-            self._jit
-            and not self.run_eagerly
-            and self.inner_state != "carry"
-            and getattr(self.algorithm, "additive", False)
-            and self.distribute_strategy.num_replicas_in_sync == 1
-            and not lowering.has_accelerator()
-        )
-        if side_by_side and lanes.worth_it(tasks, steps, cores):
-            return lanes.plan(tasks, steps, cores)
-        return None
-
-    def _run_task(self, state, task):
-        return self.algorithm(self.learner, state, task)
-
-    def _run_part(self, state, task, first, last):
-        return self.algorithm(self.learner.part(first, last), state, task)
-
     def _predict(self, state, x):
-        return self.learner.predict(state, x, compiled=self._jit)
+        return self.learner.predict(
+            state, x, compiled=self.inner_loop_is_compiled
+        )
 
     def _logs(self, tasks, adapted):
         predict = self.compiled_function("predict", self._predict)

@@ -11,7 +11,13 @@ from keras_reptile.learner import Learner, State
 
 
 def run_tasks(
-    run, learner: Learner, state: State, tasks: Task, number, carry: bool
+    run,
+    learner: Learner,
+    state: State,
+    tasks: Task,
+    number,
+    in_order: bool,
+    carry: bool,
 ) -> list:
     """Runs an algorithm on each task.
 
@@ -21,16 +27,21 @@ def run_tasks(
         state: The state at the beginning of the meta-step.
         tasks: A batch of tasks, their number static.
         number: The meta-step's number, from which dropout's seeds follow.
+        in_order: Whether a task waits for the one before it. Otherwise the
+            tasks run side by side.
         carry: Whether a task starts with the slots that the one before it
-            ended with. Otherwise the tasks run side by side.
+            ended with.
 
     Returns:
         What `run` returned, by task.
     """
-    results = []
+    results, before = [], []
     for t, task in enumerate(unstack(tasks)):
         seeded = learner.with_seed(state, _task_number(tasks, number, t))
-        results.append(run(seeded, task))
+        with tf.control_dependencies(before):
+            results.append(run(seeded, task))
+        if in_order:
+            before = [results[-1][1].loss]
         if carry:
             state = state._replace(slots=results[-1][1].slots)
     return results
@@ -76,6 +87,60 @@ def run_parts(
                 gradient = [a + b for a, b in zip(before, gradient)]
             results[t] = gradient, adapted
     return [results[t] for t in range(len(unstacked))]
+
+
+def vectorized(run):
+    """An algorithm as one program for several tasks.
+
+    Args:
+        run: A function `(state, task) -> (meta_gradient, adapted state)`.
+
+    Returns:
+        A function of a state, a list of buffers with a leading task axis and
+        a batch of tasks, whose results have a leading task axis.
+    """
+
+    def mapped(state, buffers, tasks):
+        return tf.vectorized_map(
+            lambda own: run(state._replace(buffers=own[0]), own[1]),
+            (buffers, tasks),
+        )
+
+    return mapped
+
+
+def run_vectorized(
+    run, learner: Learner, state: State, tasks: Task, number, chunk: int
+) -> list:
+    """Runs an algorithm on chunks of tasks, each of them one program.
+
+    Args:
+        run: What `vectorized` returns.
+        learner: The learner.
+        state: The state at the beginning of the meta-step.
+        tasks: A batch of tasks, their number static.
+        number: The meta-step's number, from which dropout's seeds follow.
+        chunk: Tasks per program.
+
+    Returns:
+        `(meta_gradient, adapted state)` by task.
+    """
+    results = []
+    for first in range(0, tasks.batches.shape[0], chunk):
+        some = _at(slice(first, first + chunk), tasks)
+        count = some.batches.shape[0]
+        seeded = [
+            learner.with_seed(state, _task_number(tasks, number, first + t))
+            for t in range(count)
+        ]
+        buffers = [tf.stack(b) for b in zip(*(s.buffers for s in seeded))]
+        stacked = run(state, buffers, some)
+        results += [_at(t, stacked) for t in range(count)]
+    return results
+
+
+def _at(index, tree):
+    return tf.nest.map_structure(lambda x: x[index], tree)
 
 
 def _task_number(tasks, number, t):

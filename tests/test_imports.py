@@ -24,6 +24,7 @@ ORDER = [
     {"compiling", "learner", "data", "checks"},
     {"algorithms", "fit_checks"},
     {"meta_step", "personal", "resuming", "saving"},
+    {"task_running"},
     {"meta_model", "evaluation", "checkpoints"},
     {"callbacks"},
 ]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import SPEC, all_values, assert_same, blobs, meta_model, mlp
 
 import keras_reptile as kr
-from keras_reptile import lanes
+from keras_reptile import lanes, task_running
 
 CLASSES = blobs(examples=10)
 
@@ -26,6 +26,7 @@ def trained(steps=4, tasks=3, **settings):
         {"jit_compile": True},
         {"run_eagerly": True},
         {"steps_per_execution": 2},
+        {"task_execution": "one_after_another", "jit_compile": True},
     ],
     ids=str,
 )
@@ -50,6 +51,69 @@ def test_tasks_cut_among_cores_give_the_same_weights(
         values.append(all_values(model))
     for other in values[1:]:
         assert_same(values[0], other, exact=False)
+
+
+@pytest.mark.parametrize("inner_state", ["average", "reset"])
+@pytest.mark.parametrize("tasks_per_chunk", [None, 2])
+def test_vectorized_tasks_give_the_same_weights(inner_state, tasks_per_chunk):
+    plain = trained(tasks=3, inner_state=inner_state)
+    other = trained(
+        tasks=3,
+        jit_compile=True,
+        task_execution="vectorized",
+        tasks_per_chunk=tasks_per_chunk,
+        inner_state=inner_state,
+    )
+    assert "tasks" in other._compiled_functions
+    assert_same(all_values(plain), all_values(other), exact=False)
+
+
+def test_a_convolutional_network_trains_the_same_in_every_way():
+    classes, values = kr.data.scribbles(20, seed=0), []
+    for way in task_running.WAYS:
+        keras.utils.set_random_seed(0)
+        model = kr.MetaModel(kr.models.omniglot_cnn(ways=3))
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.5),
+            inner_optimizer=keras.optimizers.SGD(0.01),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            task_execution=way,
+        )
+        assert model.inner_loop_is_compiled
+        spec = kr.EpisodeSpec(ways=3, shots=3, inner_steps=2)
+        stream = classes.episodes(spec, meta_batch_size=3)
+        model.fit(stream, steps_per_epoch=3, verbose=0)
+        values.append([w.numpy() for w in model.inner_model.weights])
+    for other in values[1:]:
+        for expected, received in zip(values[0], other):
+            scale = np.abs(expected).max()
+            assert np.abs(received - expected).max() <= 1e-5 * scale + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("inner_state", "settings", "message"),
+    [
+        ("average", {"task_execution": "all"}, "side_by_side"),
+        ("carry", {"task_execution": "vectorized"}, "one after another"),
+        ("carry", {"task_execution": "side_by_side"}, "one after another"),
+        (
+            "average",
+            {"task_execution": "vectorized", "dropout": True},
+            "draw random numbers",
+        ),
+        ("average", {"tasks_per_chunk": 2}, "tasks_per_chunk=2"),
+        (
+            "average",
+            {"task_execution": "vectorized", "tasks_per_chunk": 0},
+            "at least 1",
+        ),
+    ],
+)
+def test_ways_to_run_that_do_not_fit_are_refused(
+    inner_state, settings, message
+):
+    with pytest.raises(ValueError, match=message):
+        meta_model(inner_state=inner_state, **settings)
 
 
 def by_hand(inner_state, steps, tasks):
