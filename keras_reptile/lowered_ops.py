@@ -131,6 +131,7 @@ def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
     patches -= broadcast_rows(mean, patches)
     covariance = tf.matmul(patches, patches, transpose_a=True) / count
     variance = tf.reduce_sum(kernel * (covariance @ kernel), 0)
+    variance = tf.maximum(variance, 0.0)  # Rounding can take it below.
     scale = tf.math.rsqrt(variance + epsilon)
     kernel *= scale if gamma is None else scale * gamma
     if beta is not None:
