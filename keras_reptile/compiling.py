@@ -80,8 +80,8 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
 def refused_by_xla(model: keras.Model) -> str | None:
     """What of a model XLA has no kernel for.
 
-    Asks XLA for its program of the gradient of one batch, before any of it
-    is compiled: a tenth of a second.
+    Asks XLA for its program of the gradient and the outputs of one batch,
+    before any of it is compiled: some tenths of a second.
 
     Args:
         model: A built model.
@@ -104,7 +104,10 @@ def refused_by_xla(model: keras.Model) -> str | None:
             outputs, _ = model.stateless_call(
                 weights, buffers, x, **shapes.training_argument(model, True)
             )
-        return tape.gradient(outputs, weights)
+            predicted, _ = model.stateless_call(
+                weights, buffers, x, **shapes.training_argument(model, False)
+            )
+        return tape.gradient(outputs, weights), predicted
 
     function = tf.function(gradient, jit_compile=True, autograph=False)
     specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
@@ -112,7 +115,8 @@ def refused_by_xla(model: keras.Model) -> str | None:
         function.experimental_get_compiler_ir(batch, *specs)(stage="hlo")
     except Exception as error:  # Of a kind that depends on the operation.
         named = _layers_named(model, str(error))
-        return ", ".join(named) or str(error).splitlines()[0]
+        words = str(error).strip() or type(error).__name__
+        return ", ".join(named) or words.splitlines()[0]
     return None
 
 

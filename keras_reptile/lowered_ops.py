@@ -109,11 +109,9 @@ def batch_norm(x, gamma, beta, epsilon):
 def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
     """Batch normalisation of a convolution whose kernel is narrow.
 
-    The mean and variance of a product follow from those of its small factor:
-    with centred patches `P` and their covariance `C`, `P @ W` has the mean 0
-    and the variances `diag(W' C W)`. So the normalisation is a scale of the
-    kernel, and no pass over the large product is needed, there or back. A
-    bias before it changes nothing and has no gradient.
+    The product of centred patches has the mean 0, so that its mean needs no
+    pass over the large product, there or back. A bias before it changes
+    nothing and has no gradient.
 
     Args:
         taps: As `taps_of` returns them.
@@ -129,16 +127,15 @@ def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
     count = tf.cast(_count(patches), patches.dtype)
     mean = tf.reduce_sum(patches, 0) / count
     patches -= broadcast_rows(mean, patches)
-    covariance = tf.matmul(patches, patches, transpose_a=True) / count
-    variance = tf.reduce_sum(kernel * (covariance @ kernel), 0)
-    variance = tf.maximum(variance, 0.0)  # Rounding can take it below.
+    # Not from the patches' covariance: that cancels where filters sum to 0.
+    product = patches @ kernel
+    variance = sum_rows(product * product) / count
     scale = tf.math.rsqrt(variance + epsilon)
-    kernel *= scale if gamma is None else scale * gamma
+    scale = scale if gamma is None else scale * gamma
+    product *= broadcast_rows(scale, product)
     if beta is not None:
-        patches = _with_ones(patches)
-        kernel = tf.concat([kernel, beta[None]], 0)
-    shape = (-1, *taps[0].shape[1:3], kernel.shape[-1])
-    return tf.reshape(patches @ kernel, shape)
+        product += broadcast_rows(beta, product)
+    return tf.reshape(product, (-1, *taps[0].shape[1:3], kernel.shape[-1]))
 
 
 @tf.custom_gradient

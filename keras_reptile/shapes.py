@@ -43,7 +43,11 @@ def batch_built_with(model: keras.Model) -> tf.TensorSpec | None:
     shape, dtype = example_shape(model), "float32"
     if shape is None:
         built_with = (model.get_build_config() or {}).get("input_shape")
-        shape = tuple(built_with[1:]) if built_with else None
+        # A model's own `build` may keep anything under this name.
+        is_shape = isinstance(built_with, (list, tuple)) and all(
+            extent is None or isinstance(extent, int) for extent in built_with
+        )
+        shape = tuple(built_with[1:]) if is_shape else None
     else:
         dtype = model.inputs[0].dtype
     if shape is None or None in shape:

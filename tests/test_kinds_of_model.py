@@ -315,6 +315,32 @@ def test_a_layer_xla_has_no_kernel_for_is_named_and_trains(make, log):
     assert np.isfinite(history["loss"]).all()
 
 
+class TurnedInPrediction(keras.layers.RandomRotation):
+    def call(self, x, training=None):
+        return x if training else super().call(x, training=True)
+
+
+def test_a_layer_that_fails_in_prediction_only_is_named(log):
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            TurnedInPrediction(0.1, name="turn"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model = compiled(network, jit_compile="auto")
+    assert "cannot compile turn" in messages(log)
+    assert not model.inner_loop_is_compiled
+
+
+@pytest.mark.parametrize("shape", [{"x": (None, 4)}, [(None, 4)], "4"])
+def test_a_build_configuration_that_is_no_shape_tells_nothing(shape):
+    network = built(Subclassed())
+    network.get_build_config = lambda: {"input_shape": shape}
+    assert compiled(network, jit_compile="auto").inner_loop_is_compiled
+
+
 def test_a_model_xla_can_compile_is_compiled(log):
     compiled(mlp(), jit_compile="auto")
     assert "cannot compile" not in messages(log)

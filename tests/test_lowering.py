@@ -230,3 +230,22 @@ def test_other_layers_are_left_as_they_are():
     x = tf.random.normal((2, 8, 8, 4))
     received, _ = call(model, x, True, True)
     np.testing.assert_array_equal(received, model(x))
+
+
+def test_a_filter_that_sums_to_zero_is_normalised_exactly():
+    rng = np.random.default_rng(0)
+    x = 128 + 60 * rng.normal(size=(20, 1, 1, 1))
+    x = x + 0.06 * rng.normal(size=(20, 14, 14, 1))
+    k = rng.normal(size=(3, 3, 1, 12))
+    k -= k.mean((0, 1), keepdims=True)
+    gamma, beta = np.ones(12), np.zeros(12)
+
+    def normalised(dtype):
+        arrays = [tf.constant(a, dtype) for a in (x, k, gamma, beta)]
+        return narrow_batch_norm(*arrays)
+
+    exact = plain_batch_norm(
+        tf.nn.conv2d(x, k, (1, 2, 2, 1), "SAME"), gamma, beta
+    )
+    np.testing.assert_allclose(normalised("float64"), exact, atol=1e-9)
+    np.testing.assert_allclose(normalised("float32"), exact, atol=2e-3)
