@@ -95,15 +95,8 @@ def batch_norm(x, gamma, beta, epsilon):
     Returns:
         A tensor of the shape of `x`.
     """
-    y = tf.reshape(x, (-1, x.shape[-1]))
-    count = tf.cast(_count(y), y.dtype)
-    centred = y - broadcast_rows(sum_rows(y) / count, y)
-    variance = sum_rows(centred * centred) / count
-    scale = tf.math.rsqrt(variance + epsilon)
-    y = centred * broadcast_rows(scale if gamma is None else scale * gamma, y)
-    if beta is not None:
-        y += broadcast_rows(beta, y)
-    return tf.reshape(y, tf.shape(x))
+    y = _centred(tf.reshape(x, (-1, x.shape[-1])))
+    return tf.reshape(_scaled(y, gamma, beta, epsilon), tf.shape(x))
 
 
 def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
@@ -124,18 +117,10 @@ def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
         Shape `(batch, height, width, filters)`.
     """
     patches = tf.reshape(tf.concat(taps, -1), (-1, kernel.shape[0]))
-    count = tf.cast(_count(patches), patches.dtype)
-    mean = tf.reduce_sum(patches, 0) / count
-    patches -= broadcast_rows(mean, patches)
-    # Not from the patches' covariance: that cancels where filters sum to 0.
-    product = patches @ kernel
-    variance = sum_rows(product * product) / count
-    scale = tf.math.rsqrt(variance + epsilon)
-    scale = scale if gamma is None else scale * gamma
-    product *= broadcast_rows(scale, product)
-    if beta is not None:
-        product += broadcast_rows(beta, product)
-    return tf.reshape(product, (-1, *taps[0].shape[1:3], kernel.shape[-1]))
+    # Not the variance too, from the patches' covariance: that cancels where
+    # the weights of a filter sum to 0.
+    y = _scaled(_centred(patches) @ kernel, gamma, beta, epsilon)
+    return tf.reshape(y, (-1, *taps[0].shape[1:3], kernel.shape[-1]))
 
 
 @tf.custom_gradient
@@ -223,12 +208,22 @@ def _sum_rows(x):
     return (tf.ones((4, count), x.dtype) @ x)[0]
 
 
-def _count(x):
-    return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+def _mean_of_rows(x):
+    count = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+    return sum_rows(x) / tf.cast(count, x.dtype)
 
 
-def _with_ones(x):
-    return tf.concat([x, tf.ones_like(x[:, :1])], 1)
+def _centred(x):
+    return x - broadcast_rows(_mean_of_rows(x), x)
+
+
+def _scaled(centred, gamma, beta, epsilon):
+    """What is left of batch normalisation once the mean is taken off."""
+    variance = _mean_of_rows(centred * centred)
+    scale = tf.math.rsqrt(variance + epsilon)
+    scale = scale if gamma is None else scale * gamma
+    y = centred * broadcast_rows(scale, centred)
+    return y if beta is None else y + broadcast_rows(beta, y)
 
 
 def _extent_and_padding(extent, size, stride, padding):

@@ -96,30 +96,21 @@ def vectorized(run):
         run: A function `(state, task) -> (meta_gradient, adapted state)`.
 
     Returns:
-        A function of a state, a list of buffers with a leading task axis and
-        a batch of tasks, whose results have a leading task axis.
+        A function of a state and a batch of tasks, whose results have a
+        leading task axis.
     """
-
-    def mapped(state, buffers, tasks):
-        return tf.vectorized_map(
-            lambda own: run(state._replace(buffers=own[0]), own[1]),
-            (buffers, tasks),
-        )
-
-    return mapped
+    return lambda state, tasks: tf.vectorized_map(
+        lambda task: run(state, task), tasks
+    )
 
 
-def run_vectorized(
-    run, learner: Learner, state: State, tasks: Task, number, chunk: int
-) -> list:
+def run_vectorized(run, state: State, tasks: Task, chunk: int) -> list:
     """Runs an algorithm on chunks of tasks, each of them one program.
 
     Args:
         run: What `vectorized` returns.
-        learner: The learner.
-        state: The state at the beginning of the meta-step.
+        state: The state at the beginning of the meta-step, without seeds.
         tasks: A batch of tasks, their number static.
-        number: The meta-step's number, from which dropout's seeds follow.
         chunk: Tasks per program.
 
     Returns:
@@ -128,14 +119,8 @@ def run_vectorized(
     results = []
     for first in range(0, tasks.batches.shape[0], chunk):
         some = _at(slice(first, first + chunk), tasks)
-        count = some.batches.shape[0]
-        seeded = [
-            learner.with_seed(state, _task_number(tasks, number, first + t))
-            for t in range(count)
-        ]
-        buffers = [tf.stack(b) for b in zip(*(s.buffers for s in seeded))]
-        stacked = run(state, buffers, some)
-        results += [_at(t, stacked) for t in range(count)]
+        stacked = run(state, some)
+        results += [_at(t, stacked) for t in range(some.batches.shape[0])]
     return results
 
 

@@ -40,7 +40,8 @@ def choose(
             f'`task_execution` must be "auto" or one of {WAYS}. Received: '
             f"{task_execution!r}."
         )
-    if inner_state == "carry" and task_execution in WAYS[::2]:
+    in_order = task_execution in ("auto", "one_after_another")
+    if inner_state == "carry" and not in_order:
         raise ValueError(
             'inner_state="carry" passes the slots from task to task, so that '
             "tasks run one after another. Received: task_execution="
@@ -50,8 +51,8 @@ def choose(
     if task_execution == "vectorized" and draws:
         raise ValueError(
             "Layers that draw random numbers, such as dropout, would draw "
-            'others if tasks were vectorized. Received: model "'
-            f'{model.name}" with such layers. Use '
+            "others if tasks were vectorized. Received: model "
+            f"'{model.name}' with such layers. Use "
             'task_execution="side_by_side".'
         )
     if task_execution != "auto":
@@ -90,7 +91,7 @@ def run(model, tasks, number) -> list:
         `(meta_gradient, adapted state)` by task.
     """
     algorithm, learner = model.algorithm, model.learner
-    given = learner, model.initial_state(), tasks, number
+    state = model.initial_state()
 
     def one(state, task):
         return algorithm(learner, state, task)
@@ -101,7 +102,8 @@ def run(model, tasks, number) -> list:
     if model.task_execution == "vectorized":
         chunk = model.tasks_per_chunk or tasks.batches.shape[0]
         mapped = model.compiled_function("tasks", meta_step.vectorized(one))
-        return meta_step.run_vectorized(mapped, *given, chunk)
+        return meta_step.run_vectorized(mapped, state, tasks, chunk)
+    given = learner, state, tasks, number
     planned = _plan(model, *tasks.batches.shape[:2])
     if planned:
         compiled = model.compiled_function("part", part)

@@ -23,6 +23,14 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def float64():
+    """Where float32's rounding would switch ReLUs whose input is nearly 0."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
 def blobs(num_classes=8, examples=6, size=4, seed=0):
     """Classes of points around centres, easy to tell apart."""
     rng = np.random.default_rng(seed)
