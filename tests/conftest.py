@@ -27,8 +27,10 @@ def _seed():
 def float64():
     """Where float32's rounding would switch ReLUs whose input is nearly 0."""
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def blobs(num_classes=8, examples=6, size=4, seed=0):
