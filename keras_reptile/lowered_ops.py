@@ -1,4 +1,4 @@
-"""Convolution and batch normalisation made of what a compiled loop is good at.
+"""Convolution, pooling and batch norm made of what a compiled loop is good at.
 
 XLA on the CPU runs matrix products at full speed, and little else: a
 convolution inside a loop is about ten times too slow, a product whose left
@@ -7,6 +7,8 @@ sum over rows that it fuses with what comes before is computed one scalar at
 a time. These functions say the same sums in the forms that are fast
 (`BUILD_NOTES.md` has the profile). All of them differentiate to any order.
 """
+
+import functools
 
 import tensorflow as tf
 
@@ -81,6 +83,27 @@ def taps_of(x, size, strides, padding) -> list:
 def is_narrow(kernel) -> bool:
     """Whether a kernel as a matrix has fewer rows than filters."""
     return kernel.shape[0] < kernel.shape[1]
+
+
+def max_pool(x, size, padding):
+    """The maximum of each window, where windows do not overlap.
+
+    Args:
+        x: Images, shape `(batch, height, width, channels)`.
+        size: Rows and columns of a window.
+        padding: `"same"` or `"valid"`.
+
+    Returns:
+        Shape `(batch, new height, new width, channels)`. Of equal values the
+        first one, row by row, takes the gradient, as in TensorFlow's own.
+    """
+    (rows, columns), channels = size, x.shape[-1]
+    lowest = x.dtype.min
+    x, height = _in_blocks(x, 1, rows, rows, padding, lowest)
+    x, width = _in_blocks(x, 2, columns, columns, padding, lowest)
+    x = tf.reshape(x, (-1, height, rows, width, columns, channels))
+    in_windows = [tf.unstack(row, axis=3) for row in tf.unstack(x, axis=2)]
+    return functools.reduce(tf.maximum, [tap for r in in_windows for tap in r])
 
 
 def batch_norm(x, gamma, beta, epsilon):
@@ -234,7 +257,7 @@ def _extent_and_padding(extent, size, stride, padding):
     return out, max((out - 1) * stride + size - extent, 0) // 2
 
 
-def _in_blocks(x, axis, size, stride, padding):
+def _in_blocks(x, axis, size, stride, padding, fill=0):
     """Pads or cuts one axis to the whole strides that its windows cover.
 
     Returns:
@@ -249,5 +272,5 @@ def _in_blocks(x, axis, size, stride, padding):
     if before or after > 0:
         widths = [[0, 0] for _ in x.shape]
         widths[axis] = [before, max(after, 0)]
-        x = tf.pad(x, widths)
+        x = tf.pad(x, widths, constant_values=fill)
     return x, out

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from keras_reptile import lowered_ops
 
-# What XLA on the CPU is slow at inside a loop, unless it is lowered. Max
-# pooling besides breaks ties otherwise there, by which golden traces differ.
+# What XLA on the CPU is slow at inside a loop, unless it is lowered. A model
+# with max pooling is lowered where the user asks for compiling, but gains
+# nothing by it: its images are large, and memory is what it waits for.
 _SLOW_IN_A_LOOP = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
@@ -120,6 +121,11 @@ def _replacements(layer, compiled, narrow):
         )
     elif compiled and _is_convolution(layer):
         yield "call", lambda x: _call_convolution(layer, x, narrow)
+    elif compiled and _is_max_pool(layer):
+        yield (
+            "call",
+            lambda x: lowered_ops.max_pool(x, layer.pool_size, layer.padding),
+        )
 
 
 def _is_batch_norm(layer):
@@ -163,6 +169,14 @@ def _is_convolution(layer):
         and layer.groups == 1
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.padding in ("same", "valid")
+    )
+
+
+def _is_max_pool(layer):
+    return (
+        type(layer) is keras.layers.MaxPooling2D
+        and layer.data_format == "channels_last"
+        and tuple(layer.strides) == tuple(layer.pool_size)
     )
 
 

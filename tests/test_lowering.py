@@ -46,6 +46,27 @@ def test_convolution(extent, kernel, strides, padding):
         np.testing.assert_allclose(got, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("size", [(2, 2), (3, 2), (1, 3)])
+@pytest.mark.parametrize("extent", [(8, 6), (7, 9)])
+def test_max_pool_with_ties(extent, size, padding):
+    # Of a few whole numbers, most windows hold their maximum twice.
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.integers(-3, 0, (2, *extent, 3)), tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        expected = tf.nn.max_pool2d(x, size, size, padding.upper())
+        received = lowered_ops.max_pool(x, size, padding)
+        weights = rng.normal(size=expected.shape)
+        losses = [
+            tf.reduce_sum(y * tf.constant(weights, tf.float32))
+            for y in (expected, received)
+        ]
+    np.testing.assert_array_equal(received, expected)
+    wanted, got = (tape.gradient(loss, x) for loss in losses)
+    np.testing.assert_array_equal(got, wanted)
+
+
 def second_order(function, arguments):
     """A Hessian-vector product in every argument, with fixed directions."""
     rng = np.random.default_rng(0)
