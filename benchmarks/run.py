@@ -41,6 +41,13 @@ _ENTRANTS = (
     ("with_jax", "jax", "JAX, product, loop, scan"),
     ("with_jax", "jax", "JAX, lax.conv, unrolled"),
 )
+_MAML = (
+    ("maml", "keras_reptile", "keras-reptile, MAML"),
+    ("maml", "torch", "PyTorch, MAML, autograd"),
+    ("maml", "torch", "PyTorch, MAML, torch.func"),
+    ("maml", "jax", "JAX, MAML, vmap, scan"),
+    ("maml", "jax", "JAX, MAML, loop, scan"),
+)
 _PEAK = ("peak", "tensorflow", "float32 matrix product")
 # 2048^3 multiplications and additions.
 _PEAK_GIGAFLOP = 17.18
@@ -86,7 +93,8 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     contestants = []
-    for module, needs, name in (*_ENTRANTS, _PEAK):
+    entrants = _MAML if _WORK.value == "maml" else _ENTRANTS
+    for module, needs, name in (*entrants, _PEAK):
         if _ONLY.value not in name and name != _PEAK[2]:
             continue
         if importlib.util.find_spec(needs) is None:

@@ -18,10 +18,10 @@ def contestants() -> dict:
     """Functions `(work) -> run`, where `run(n)` returns the last loss."""
     return {
         "JAX, product, vmap, scan": functools.partial(
-            prepare, conv=_product, vmap=True, unroll=False
+            prepare, conv=product, vmap=True, unroll=False
         ),
         "JAX, product, loop, scan": functools.partial(
-            prepare, conv=_product, vmap=False, unroll=False
+            prepare, conv=product, vmap=False, unroll=False
         ),
         "JAX, lax.conv, unrolled": functools.partial(
             prepare, conv=_lax_conv, vmap=False, unroll=True
@@ -50,7 +50,7 @@ def prepare(work, conv, vmap, unroll):
     return run
 
 
-def _product(x, kernel):
+def product(x, kernel):
     """Stride 2, "same": slices, one concatenation, one matrix product."""
     size, _, channels, filters = kernel.shape
     extent = x.shape[1]
@@ -83,7 +83,7 @@ def _batch_norm(x, scale, offset):
     return (centred * factor + offset).reshape(x.shape)
 
 
-def _loss(conv, weights, x, y):
+def loss(conv, weights, x, y):
     for layer in range(work_items.LAYERS):
         kernel, bias, scale, offset = weights[4 * layer : 4 * layer + 4]
         x = jax.nn.relu(_batch_norm(conv(x, kernel) + bias, scale, offset))
@@ -95,7 +95,7 @@ def _loss(conv, weights, x, y):
 def _adapt(conv, unroll, weights, moments, count, x, y):
     def step(carry, batch):
         weights, moments, count = carry
-        loss, gradients = jax.value_and_grad(functools.partial(_loss, conv))(
+        value, gradients = jax.value_and_grad(functools.partial(loss, conv))(
             weights, *batch
         )
         count += 1
@@ -108,7 +108,7 @@ def _adapt(conv, unroll, weights, moments, count, x, y):
             w - rate * g / (jnp.sqrt(m) + work_items.EPSILON)
             for w, g, m in zip(weights, gradients, moments)
         ]
-        return (weights, moments, count), loss / len(batch[1])
+        return (weights, moments, count), value / len(batch[1])
 
     steps = len(y) if unroll else 1
     carry, losses = lax.scan(

@@ -16,19 +16,21 @@ def contestants() -> dict:
     }
 
 
-def prepare(work, inner_state):
-    """`fit` on real episodes, drawn while it runs."""
+def prepare(
+    work,
+    inner_state,
+    algorithm="reptile",
+    inner_optimizer=None,
+    outer_rate=1.0,
+    loss="inner_loss",
+):
+    """`fit` on real episodes, drawn while it runs; `loss` is what it tells."""
     network = kr.models.omniglot_cnn(ways=work.ways)
     network.set_weights(_with_moving_averages(network, work))
-    model = kr.MetaModel(network, inner_state=inner_state)
+    model = kr.MetaModel(network, algorithm, inner_state)
     model.compile(
-        optimizer=keras.optimizers.SGD(1.0),
-        inner_optimizer=keras.optimizers.Adam(
-            work_items.RATE,
-            beta_1=0.0,
-            beta_2=work_items.BETA_2,
-            epsilon=work_items.EPSILON,
-        ),
+        optimizer=keras.optimizers.SGD(outer_rate),
+        inner_optimizer=inner_optimizer or _adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         inner_reduction="sum",
     )
@@ -41,9 +43,18 @@ def prepare(work, inner_state):
             stream, steps_per_epoch=count, callbacks=[watch], verbose=0
         ).history
         run.seconds = watch.seconds(count)
-        return losses["inner_loss"][-1]
+        return losses[loss][-1]
 
     return run
+
+
+def _adam():
+    return keras.optimizers.Adam(
+        work_items.RATE,
+        beta_1=0.0,
+        beta_2=work_items.BETA_2,
+        epsilon=work_items.EPSILON,
+    )
 
 
 class Watch(keras.callbacks.Callback):

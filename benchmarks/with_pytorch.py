@@ -22,16 +22,8 @@ def contestants() -> dict:
 def prepare(work, run_tasks):
     """Meta-iterations over the same first episodes, again and again."""
     torch.set_num_threads(2)
-    weights = [_to_torch(w) for w in work_items.initial_weights(work)]
-    data = [
-        (
-            torch.from_numpy(
-                np.ascontiguousarray(x.transpose(0, 1, 2, 5, 3, 4))
-            ),
-            torch.from_numpy(y),
-        )
-        for x, y in work_items.arrays(work)
-    ]
+    weights = initial_weights(work)
+    data = [(from_numpy(x), from_numpy(y)) for x, y in work_items.arrays(work)]
     moments = [torch.zeros_like(w) for w in weights]
     state = {"weights": weights, "moments": moments, "step": 0, "number": 0}
 
@@ -49,6 +41,25 @@ def prepare(work, run_tasks):
         return total / count
 
     return run
+
+
+def initial_weights(work) -> list:
+    """The fixed weights, kernels as PyTorch has them."""
+    return [_to_torch(w) for w in work_items.initial_weights(work)]
+
+
+def from_numpy(array):
+    """A tensor; images have their channels before rows and columns."""
+    if array.ndim > 3:
+        array = np.ascontiguousarray(np.moveaxis(array, -1, -3))
+    return torch.from_numpy(array)
+
+
+def channels_last(tensor):
+    """The same images, laid out with their channels last."""
+    if tensor.dim() != 4:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _to_torch(weight):
@@ -79,7 +90,7 @@ def network(weights, x):
     return x @ weights[16] + weights[17]
 
 
-def _loss(weights, x, y):
+def loss(weights, x, y):
     return F.cross_entropy(network(weights, x), y, reduction="sum")
 
 
@@ -94,9 +105,8 @@ def _run_one_by_one(weights, moments, step, x, y):
         fast = [w.clone().requires_grad_() for w in weights]
         second = [m.clone() for m in moments]
         for i in range(steps):
-            images = x[task, i].contiguous(memory_format=torch.channels_last)
-            loss = _loss(fast, images, y[task, i])
-            gradients = torch.autograd.grad(loss, fast)
+            value = loss(fast, channels_last(x[task, i]), y[task, i])
+            gradients = torch.autograd.grad(value, fast)
             with torch.no_grad():
                 torch._foreach_mul_(second, work_items.BETA_2)
                 torch._foreach_addcmul_(
@@ -107,7 +117,7 @@ def _run_one_by_one(weights, moments, step, x, y):
                 torch._foreach_addcdiv_(
                     fast, gradients, divisor, -_rate(step + i + 1)
                 )
-            total += float(loss.detach()) / batch
+            total += float(value.detach()) / batch
         ends.append([w.detach() for w in fast])
         end_moments.append(second)
     return _mean(ends), _mean(end_moments), total / (tasks * steps)
@@ -119,7 +129,7 @@ def _mean(lists):
 
 def _run_by_vmap(weights, moments, step, x, y):
     tasks, steps, batch = y.shape
-    differentiate = torch.func.vmap(torch.func.grad_and_value(_loss))
+    differentiate = torch.func.vmap(torch.func.grad_and_value(loss))
     fast = [w.expand(tasks, *w.shape).clone() for w in weights]
     second = [m.expand(tasks, *m.shape).clone() for m in moments]
     total = 0.0

@@ -23,10 +23,17 @@ class Work:
     steps: int
     batch: int
     shots: int = 10
+    queries: int = 0
+    # How many meta-iterations' mean loss is compared. After a few of Adam,
+    # which divides by the size of what may be rounding, no digit is left.
+    compared: int = 1
 
     @property
     def gigaflop(self) -> float:
-        """Multiplications and additions of the products, in 1e9."""
+        """Multiplications and additions of the products, in 1e9.
+
+        Of first-order steps; MAML's own have more.
+        """
         extents = [14, 7, 4, 2]
         channels = [1, FILTERS, FILTERS, FILTERS]
         forward = [
@@ -42,6 +49,9 @@ class Work:
 WORK = {
     "w1": Work(ways=5, tasks=5, steps=5, batch=10),
     "w2": Work(ways=20, tasks=5, steps=10, batch=20),
+    "maml": Work(
+        ways=5, tasks=5, steps=5, batch=25, shots=5, queries=5, compared=2
+    ),
 }
 
 
@@ -70,7 +80,7 @@ def episodes(work: Work):
     spec = kr.EpisodeSpec(
         ways=work.ways,
         shots=work.shots,
-        queries=0,
+        queries=work.queries,
         inner_steps=work.steps,
         inner_batch_size=work.batch,
     )
@@ -80,10 +90,16 @@ def episodes(work: Work):
 
 def arrays(work: Work, count: int = 8) -> list[tuple]:
     """`(x, y)` of every inner step: `(tasks, steps, batch, 28, 28, 1)`."""
+    return [episode[:2] for episode in arrays_with_queries(work, count)]
+
+
+def arrays_with_queries(work: Work, count: int = 8) -> list[tuple]:
+    """`arrays`, with the queries: `(tasks, ways * queries, 28, 28, 1)`."""
     batches = []
     for tasks in episodes(work).take(count):
         rows = tasks.batches.numpy()
         first = np.arange(work.tasks)[:, None, None]
         x, y = (part.numpy()[first, rows] for part in tasks.support)
-        batches.append((x, y.astype("int64")))
+        queries = tasks.query.x.numpy(), tasks.query.y.numpy().astype("int64")
+        batches.append((x, y.astype("int64"), *queries))
     return batches

@@ -12,16 +12,13 @@ import time
 
 from benchmarks.work import WORK
 
-# Meta-iterations before anything is timed; their loss is compared.
-CHECKED = 1
-
 
 def main(module, name, work):
     """Prepares, and takes turns until the input ends."""
     contestants = importlib.import_module(f"benchmarks.{module}").contestants()
     start = time.perf_counter()
     run = contestants[name](WORK[work])
-    loss = run(CHECKED)
+    loss = run(WORK[work].compared)
     _say({"loss": loss, "seconds_to_start": time.perf_counter() - start})
     for line in sys.stdin:
         count = int(line)

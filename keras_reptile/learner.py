@@ -169,10 +169,7 @@ class Learner:
         first, last = self._steps or (0, task.batches.shape[0])
 
         def body(i, state):
-            rows = task.batches[i]
-            x = tf.gather(task.support.x, rows)
-            y = tf.gather(task.support.y, rows)
-            return i + 1, self.step(state, x, y)
+            return i + 1, self.step(state, *self.batch(task, i))
 
         _, state = tf.while_loop(
             lambda i, _: i < last,
@@ -181,6 +178,37 @@ class Learner:
             maximum_iterations=task.batches.shape[0],
         )
         return state
+
+    def batch(self, task: Task, i) -> tuple:
+        """`(x, y)` of the support examples that inner step `i` takes."""
+        rows = task.batches[i]
+        return tf.gather(task.support.x, rows), tf.gather(task.support.y, rows)
+
+    def query_loss(self, state: State, task: Task) -> tf.Tensor:
+        """The mean loss per query example, with the model's penalties.
+
+        Raises:
+            ValueError: If the task has no query examples.
+        """
+        self.require_queries(task)
+        outputs, _, penalties = self._call(
+            state, task.query.x, training=True, compiled=True
+        )
+        loss = tf.reduce_mean(self.loss_function(task.query.y, outputs))
+        return loss + sum(tf.cast(p, loss.dtype) for p in penalties)
+
+    def require_queries(self, task: Task) -> None:
+        """Refuses a task without query examples.
+
+        Raises:
+            ValueError: That says how to have some.
+        """
+        if task.query.x.shape[0] == 0:
+            raise ValueError(
+                "This algorithm learns from the query examples of an episode, "
+                "and needs at least one. Received: episodes with none. Set "
+                "`queries` of EpisodeSpec to at least 1."
+            )
 
     def predict(self, state: State, x, compiled: bool = False) -> tf.Tensor:
         """The model's outputs; batch norm takes the statistics of `x`.

@@ -28,7 +28,7 @@ def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
         for i, layer in enumerate(model._flatten_layers(include_self=False))
     }
     settings |= {
-        "algorithm": algorithm.__name__,
+        "algorithm": _described(algorithm),
         "inner_state": inner_state,
         "inner_optimizer": _described(compiled["inner_optimizer"]),
         "outer optimizer": _described(compiled["optimizer"]),

@@ -1,16 +1,28 @@
-"""Each algorithm's meta-gradient against a one-weight model by hand."""
+"""Each algorithm's meta-gradient, by hand and by finite differences."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import blobs, mlp
 
 import keras_reptile as kr
+from keras_reptile.algorithms import combination
 
-W, TARGET, RATE, STEPS = 3.0, 1.0, 0.1, 4
-# Loss (w - t)**2 under gradient descent: w_k - t = (1 - 2 * RATE)**k (w - t).
-ADAPTED = TARGET + (1 - 2 * RATE) ** STEPS * (W - TARGET)
-CLOSED_FORM = {"reptile": W - ADAPTED}
+W, TARGET, QUERY, RATE, STEPS = 3.0, 1.0, 2.5, 0.125, 4
+# Loss (w - t)**2 under gradient descent: w_k - t = SHRINK**k * (w - t).
+# All of these are sums of powers of two, so that no rounding is in the way.
+SHRINK = 1 - 2 * RATE
+ADAPTED = TARGET + SHRINK**STEPS * (W - TARGET)
+FIRST = TARGET + SHRINK * (W - TARGET)
+CLOSED_FORM = {
+    "reptile": W - ADAPTED,
+    "joint": W - FIRST,
+    "foml": SHRINK ** (STEPS - 1) * (1 - SHRINK) * (W - TARGET),
+    "foml_tail": (1 - SHRINK) * (ADAPTED - QUERY),
+    "fomaml": 2 * (ADAPTED - QUERY),
+    "maml": 2 * (ADAPTED - QUERY) * SHRINK**STEPS,
+}
 
 
 def one_weight_problem():
@@ -21,9 +33,10 @@ def one_weight_problem():
     learner = kr.Learner(
         model, keras.losses.MeanSquaredError(), keras.optimizers.SGD(RATE)
     )
-    examples = kr.Examples(tf.ones((2, 1)), tf.fill((2, 1), TARGET))
+    support = kr.Examples(tf.ones((2, 1)), tf.fill((2, 1), TARGET))
+    query = kr.Examples(tf.ones((3, 1)), tf.fill((3, 1), QUERY))
     batches = tf.tile([[0, 1]], (STEPS, 1))
-    return learner, kr.Task(examples, examples, batches)
+    return learner, kr.Task(support, query, batches)
 
 
 def test_every_algorithm_has_a_closed_form():
@@ -36,7 +49,8 @@ def test_meta_gradient_matches_closed_form(name):
     algorithm = kr.algorithms.get(name)
     (gradient,), adapted = algorithm(learner, learner.state(), task)
     np.testing.assert_allclose(gradient, [[CLOSED_FORM[name]]], rtol=1e-6)
-    np.testing.assert_allclose(adapted.weights[0], [[ADAPTED]], rtol=1e-6)
+    expected = FIRST if name == "joint" else ADAPTED
+    np.testing.assert_allclose(adapted.weights[0], [[expected]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", kr.algorithms.names())
@@ -47,5 +61,195 @@ def test_the_model_is_unchanged(name):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match=r"one of \['reptile'\].*'repile'"):
+    with pytest.raises(ValueError, match="'reptile'.*'repile'"):
         kr.algorithms.get("repile")
+
+
+def meta_gradient(algorithm):
+    learner, task = one_weight_problem()
+    (gradient,), _ = kr.algorithms.get(algorithm)(
+        learner, learner.state(), task
+    )
+    return float(gradient[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "name"),
+    [
+        ([1, 1, 1, 1], "reptile"),
+        ([0, 0, 0, 1], "foml"),
+        ([1, 0, 0, 0], "joint"),
+    ],
+)
+def test_special_cases_of_a_combination(coefficients, name):
+    assert meta_gradient(combination(coefficients)) == meta_gradient(name)
+
+
+def test_a_combination_weighs_each_step():
+    first, second = (SHRINK**i * (1 - SHRINK) * (W - TARGET) for i in range(2))
+    received = meta_gradient(combination([0.5, -2, 0, 0]))
+    assert received == 0.5 * first - 2 * second
+
+
+@pytest.mark.parametrize(
+    "coefficients", [[0, 0], [], [1, np.nan], [[1, 2]], "ones", None]
+)
+def test_coefficients_that_are_none_are_refused(coefficients):
+    with pytest.raises(ValueError, match="`coefficients` must be a list"):
+        combination(coefficients)
+
+
+def test_a_combination_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="2 coefficients and 4 inner steps"):
+        meta_gradient(combination([1, 1]))
+
+
+OPTIMIZERS = {
+    "SGD": keras.optimizers.SGD(0.1),
+    "momentum": keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "Adam": keras.optimizers.Adam(0.05, beta_1=0.0),
+    "AdamW": keras.optimizers.AdamW(0.05),
+    "Adamax": keras.optimizers.Adamax(0.05),
+    "RMSprop": keras.optimizers.RMSprop(0.05, epsilon=1e-3),
+    "Adagrad": keras.optimizers.Adagrad(0.05),
+    "Adadelta": keras.optimizers.Adadelta(1.0, epsilon=1e-3),
+    "Ftrl": keras.optimizers.Ftrl(0.1),
+    "Lamb": keras.optimizers.Lamb(0.05),
+    "Adafactor": keras.optimizers.Adafactor(0.05),
+    "Muon": keras.optimizers.Muon(0.05),
+}
+
+
+def smooth_problem(optimizer):
+    """A network with batch norm and tanh in float64, and a task."""
+    rng = np.random.default_rng(0)
+    network = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, "tanh"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2),
+        ]
+    )
+    # No weight at 0, where Lamb's trust ratio jumps.
+    network.set_weights([w + 0.3 for w in network.get_weights()])
+    learner = kr.Learner(network, "mse", optimizer)
+    support, query = (
+        kr.Examples(rng.normal(size=(n, 3)), rng.normal(size=(n, 2)))
+        for n in (6, 5)
+    )
+    task = tf.nest.map_structure(
+        tf.constant,
+        kr.Task(support, query, np.arange(12, dtype="int32").reshape(3, 4) % 6),
+    )
+    return learner, task, rng
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_maml_against_finite_differences(name, float64):
+    learner, task, rng = smooth_problem(OPTIMIZERS[name])
+    state = learner.state()
+    along = [tf.constant(rng.normal(size=w.shape)) for w in state.weights]
+
+    @tf.function(autograph=False)
+    def loss(distance):
+        weights = [w + distance * d for w, d in zip(state.weights, along)]
+        adapted = learner.adapt(state._replace(weights=weights), task)
+        return learner.query_loss(adapted, task)
+
+    step = tf.constant(1e-5, "float64")
+    # Of fourth order, so that its own error is below what is asked.
+    near, far = (
+        (loss(k * step) - loss(-k * step)) / (2 * k * step) for k in (1.0, 2.0)
+    )
+    expected = (4 * near - far) / 3
+    gradient, _ = tf.function(
+        lambda: kr.algorithms.get("maml")(learner, state, task),
+        autograph=False,
+    )()
+    received = sum(tf.reduce_sum(g * d) for g, d in zip(gradient, along))
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_first_and_second_order_differ(float64):
+    learner, task, _ = smooth_problem(keras.optimizers.SGD(0.1))
+    first, second = (
+        kr.algorithms.get(name)(learner, learner.state(), task)[0]
+        for name in ("fomaml", "maml")
+    )
+    assert np.abs(first[0] - second[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adagrad"])
+def test_maml_of_units_that_are_off_is_finite(optimizer):
+    network = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, "relu", bias_initializer="ones"),
+            keras.layers.Dense(2),
+        ]
+    )
+    network.layers[0].bias.assign([-100.0, 0.0, 1.0, 1.0])
+    learner = kr.Learner(network, "mse", optimizer)
+    x, y = tf.random.normal((4, 3)), tf.random.normal((4, 2))
+    task = kr.Task(
+        kr.Examples(x, y), kr.Examples(x, y), tf.constant([[0, 1, 2, 3]] * 3)
+    )
+    gradient, _ = kr.algorithms.get("maml")(learner, learner.state(), task)
+    assert all(np.isfinite(g).all() for g in gradient)
+
+
+def fitted(algorithm, queries=4, epochs=4, **settings):
+    keras.utils.set_random_seed(0)
+    model = kr.MetaModel(mlp(), algorithm=algorithm)
+    in_units_of_weights = algorithm not in ("maml", "fomaml")
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5 if in_units_of_weights else 0.05),
+        inner_optimizer=keras.optimizers.SGD(0.05),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **settings,
+    )
+    spec = kr.EpisodeSpec(ways=3, shots=2, queries=queries, inner_steps=3)
+    stream = blobs(examples=6).episodes(spec, meta_batch_size=4)
+    history = model.fit(
+        stream, steps_per_epoch=20, epochs=epochs, verbose=0
+    ).history
+    return model, history["loss"]
+
+
+EVERY = [*kr.algorithms.names(), combination([0, 1, 1])]
+
+
+@pytest.mark.parametrize("algorithm", EVERY, ids=str)
+def test_every_algorithm_learns(algorithm):
+    _, losses = fitted(algorithm, epochs=6)
+    # Joint training has nothing to gain from three steps of adaptation.
+    assert losses[-1] < (1.0 if algorithm == "joint" else 0.9) * losses[0]
+
+
+@pytest.mark.parametrize("algorithm", EVERY, ids=str)
+def test_every_algorithm_compiled_and_not(algorithm, float64):
+    compiled, plain = (
+        fitted(algorithm, epochs=1, jit_compile=jit)[0].inner_model.weights
+        for jit in (True, False)
+    )
+    for a, b in zip(compiled, plain):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("algorithm", ["foml_tail", "fomaml", "maml"])
+def test_episodes_without_queries_are_refused(algorithm):
+    with pytest.raises(ValueError, match="`queries` of EpisodeSpec"):
+        fitted(algorithm, queries=0)
+
+
+@pytest.mark.parametrize("algorithm", ["maml", combination([0, 1, 1])], ids=str)
+def test_an_algorithm_is_saved_with_its_model(algorithm, tmp_path):
+    model, _ = fitted(algorithm)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    if algorithm == "maml":
+        assert loaded.algorithm is kr.algorithms.get("maml")
+    else:
+        assert loaded.algorithm.coefficients == [0, 1, 1]
+    assert loaded.settings == model.settings

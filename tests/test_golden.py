@@ -93,7 +93,7 @@ def from_images(network, channels):
     )
 
 
-def compiled(trace, network, jit_compile="auto"):
+def compiled(trace, network, jit_compile="auto", algorithm="reptile"):
     settings = trace.settings
     for variable, value in zip(
         network.trainable_variables, trace.initial_weights()
@@ -103,7 +103,7 @@ def compiled(trace, network, jit_compile="auto"):
         inner = keras.optimizers.SGD(settings["lr"])
     else:
         inner = keras.optimizers.Adam(settings["lr"], beta_1=0, epsilon=1e-8)
-    model = kr.MetaModel(network, inner_state="carry")
+    model = kr.MetaModel(network, algorithm, inner_state="carry")
     steps = kr.schedules.linear(
         *settings["meta_step"], steps=settings["meta_iters"]
     )
@@ -148,6 +148,40 @@ def test_weights_of_tiny_networks(name, jit_compile):
         np.testing.assert_allclose(weight, expected, atol=1e-6)
     for step in range(trace.settings["meta_iters"]):
         fit_step(model, trace, step)
+        assert_weights(model, trace, step, atol=2e-6)
+
+
+def test_foml_with_a_shared_tail():
+    trace = Trace("foml_shared_sgd")
+    model = compiled(trace, tiny_network(3), algorithm="foml")
+    for step in range(trace.settings["meta_iters"]):
+        fit_step(model, trace, step)
+        assert_weights(model, trace, step, atol=2e-6)
+
+
+def tasks_with_tail(trace, step):
+    """The trace's batches of 5, 5, 5 and 3 as tasks with a query set of 3."""
+    arrays = {
+        axis: [trace.arrays[f"step{step}/batch{k:02}/{axis}"] for k in range(8)]
+        for axis in "xy"
+    }
+    support, query = (
+        kr.Examples(*(pick(arrays[axis]) for axis in "xy"))
+        for pick in (
+            lambda b: np.stack([np.concatenate(b[t : t + 3]) for t in (0, 4)]),
+            lambda b: np.stack([b[3], b[7]]),
+        )
+    )
+    rows = np.arange(15, dtype=np.int32).reshape(3, 5)
+    return kr.Task(support, query, np.stack([rows, rows]))
+
+
+def test_foml_with_a_separate_tail():
+    trace = Trace("foml_tail1_sgd")
+    model = compiled(trace, tiny_network(3), algorithm="foml_tail")
+    for step in range(trace.settings["meta_iters"]):
+        dataset = tf.data.Dataset.from_tensors(tasks_with_tail(trace, step))
+        model.fit(dataset, steps_per_epoch=1, verbose=0)
         assert_weights(model, trace, step, atol=2e-6)
 
 

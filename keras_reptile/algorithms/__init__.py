@@ -9,9 +9,22 @@ from collections.abc import Callable
 
 import keras
 
+from keras_reptile.algorithms.combination import combination
+from keras_reptile.algorithms.foml import foml, foml_tail
+from keras_reptile.algorithms.joint import joint
+from keras_reptile.algorithms.maml import fomaml, maml
 from keras_reptile.algorithms.reptile import reptile
 
-_ALGORITHMS = {"reptile": reptile}
+__all__ = ["combination", "get", "names", "serialize"]
+
+_ALGORITHMS = {
+    "fomaml": fomaml,
+    "foml": foml,
+    "foml_tail": foml_tail,
+    "joint": joint,
+    "maml": maml,
+    "reptile": reptile,
+}
 
 
 def names() -> list[str]:
@@ -45,11 +58,13 @@ def serialize(algorithm: Callable):
     for name, function in _ALGORITHMS.items():
         if function is algorithm:
             return name
-    if keras.saving.get_registered_name(algorithm) == algorithm.__name__:
+    # An instance is found again by its class.
+    named = algorithm if hasattr(algorithm, "__name__") else type(algorithm)
+    if keras.saving.get_registered_name(named) == named.__name__:
         raise ValueError(
             "A MetaModel is saved with the name of its algorithm, under which "
             "it is found again. Received: "
-            f"{algorithm.__name__!r}, which is not registered. Put "
-            "@keras.saving.register_keras_serializable() above the function."
+            f"{named.__name__!r}, which is not registered. Put "
+            "@keras.saving.register_keras_serializable() above it."
         )
     return keras.saving.serialize_keras_object(algorithm)

@@ -1,0 +1,65 @@
+"""MAML and its first-order form: the query loss after adaptation.
+
+Source: Finn, Abbeel & Levine 2017, arXiv:1703.03400; Nichol, Achiam &
+Schulman 2018, section 4, equations 5 to 8.
+"""
+
+import tensorflow as tf
+
+from keras_reptile.episodes import Task
+from keras_reptile.learner import Learner, State
+
+
+def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
+    """Returns the gradient of the query loss through the inner loop.
+
+    Args:
+        learner: The model, its loss and its inner optimizer, whose steps are
+            differentiated too.
+        state: Initial weights, buffers and optimizer slots.
+        task: One episode with a query set.
+
+    Returns:
+        `(meta_gradient, adapted)`: the gradient, in the initial weights, of
+        the mean loss per query example at the adapted ones; and the `State`
+        after the inner loop.
+
+    Raises:
+        ValueError: If the episodes have no query examples.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(state.weights)
+        adapted = learner.adapt(state, task)
+        loss = learner.query_loss(adapted, task)
+    return _gradient(tape, loss, state.weights), adapted
+
+
+def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
+    """Returns the gradient of the query loss at the adapted weights.
+
+    The textbook form. The original's, which is in units of the last inner
+    step, is `foml` and `foml_tail`.
+
+    Args:
+        learner: The model, its loss and its inner optimizer.
+        state: Initial weights, buffers and optimizer slots.
+        task: One episode with a query set.
+
+    Returns:
+        `(meta_gradient, adapted)`: the gradient, in the adapted weights, of
+        the mean loss per query example; and the `State` after the inner loop.
+
+    Raises:
+        ValueError: If the episodes have no query examples.
+    """
+    adapted = learner.adapt(state, task)
+    with tf.GradientTape() as tape:
+        tape.watch(adapted.weights)
+        loss = learner.query_loss(adapted, task)
+    return _gradient(tape, loss, adapted.weights), adapted
+
+
+def _gradient(tape, loss, weights):
+    return tape.gradient(
+        loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
