@@ -1,5 +1,8 @@
 """Each algorithm's meta-gradient, by hand and by finite differences."""
 
+import inspect
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +92,23 @@ def test_a_combination_weighs_each_step():
     first, second = (SHRINK**i * (1 - SHRINK) * (W - TARGET) for i in range(2))
     received = meta_gradient(combination([0.5, -2, 0, 0]))
     assert received == 0.5 * first - 2 * second
+
+
+def last_two_steps(learner, state, task):
+    """The example of the README."""
+    steps = task.batches.shape[0]
+    before = learner.part(0, steps - 2).adapt(state, task)
+    adapted = learner.part(steps - 2, steps).adapt(before, task)
+    change = [b - a for b, a in zip(before.weights, adapted.weights)]
+    return change, adapted
+
+
+def test_an_algorithm_of_ones_own():
+    ours = combination([0, 0, 1, 1])
+    assert meta_gradient(last_two_steps) == meta_gradient(ours)
+    readme = pathlib.Path(__file__).parent.parent / "README.md"
+    source = inspect.getsource(last_two_steps).splitlines()
+    assert "\n".join(source[2:]) in readme.read_text()
 
 
 @pytest.mark.parametrize(

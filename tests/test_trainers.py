@@ -62,6 +62,20 @@ def test_omniglot(tmp_path):
     assert "with the settings it was started with" in other.stderr
 
 
+@needs_omniglot
+def test_omniglot_by_foml_with_a_tail(tmp_path):
+    ended = run(
+        "omniglot",
+        *("--foml", "--foml_tail=2", "--train_shots=4", "--meta_iters=2"),
+        *("--eval_iters=2", "--eval_samples=2", f"--data_dir={TFDS}"),
+        f"--logdir={tmp_path}",
+    )
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["settings"]["algorithm"] == "foml_tail"
+    assert "5-shot  transductive" in ended.stdout
+
+
 @pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet"])
 def test_help_names_every_flag(program):
     ended = run(program, "--help")
@@ -73,5 +87,7 @@ def test_help_names_every_flag(program):
 def test_what_cannot_be_is_refused_before_training():
     ended = run("omniglot", "--meta_iters=1500")
     assert "multiple of --eval_interval" in ended.stdout + ended.stderr
+    ended = run("omniglot", "--foml", "--foml_tail=10")
+    assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
     ended = run("omniglot", "--seed=-1")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr

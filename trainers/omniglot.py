@@ -110,6 +110,7 @@ def build_model(settings) -> kr.MetaModel:
     )
     model = kr.MetaModel(
         kr.models.omniglot_cnn(settings["classes"]),
+        settings["algorithm"],
         inner_state=_INNER_STATE.value,
     )
     model.compile(
@@ -148,15 +149,17 @@ def _repeats(settings, batch, shots):
 
 def train(model, omniglot, settings, logdir) -> kr.MetaTrainer:
     """Meta-trains for `meta_iters`, in epochs of `eval_interval`."""
+    # A tail is a query set, and the step on it the algorithm's own.
+    tail = settings["tail"]
+    shots = settings["train_shots"] - tail
     spec = kr.EpisodeSpec(
         ways=settings["classes"],
-        shots=settings["train_shots"],
-        inner_steps=settings["inner_iters"],
+        shots=shots,
+        queries=tail or 1,
+        inner_steps=settings["inner_iters"] - bool(tail),
         inner_batch_size=settings["inner_batch"],
         replacement=_REPLACEMENT.value,
-        repeat_within_batch=_repeats(
-            settings, "inner_batch", settings["train_shots"]
-        ),
+        repeat_within_batch=_repeats(settings, "inner_batch", shots),
     )
     validation = omniglot.validation
     trainer = kr.MetaTrainer(
