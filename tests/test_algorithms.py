@@ -94,6 +94,12 @@ def test_a_combination_weighs_each_step():
     assert received == 0.5 * first - 2 * second
 
 
+def test_coefficients_are_as_exact_as_the_weights(float64):
+    first = (1 - SHRINK) * (W - TARGET)
+    received = meta_gradient(combination([0.1, 0, 0, 0]))
+    np.testing.assert_allclose(received, 0.1 * first, rtol=1e-15)
+
+
 def last_two_steps(learner, state, task):
     """The example of the README."""
     steps = task.batches.shape[0]

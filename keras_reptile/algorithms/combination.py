@@ -34,7 +34,7 @@ class Combination:
             after = learner.step(before, *learner.batch(task, i))
             moved = [b - a for b, a in zip(before.weights, after.weights)]
             total = [
-                t + tf.cast(tf.gather(self.coefficients, i), m.dtype) * m
+                t + tf.constant(self.coefficients, m.dtype)[i] * m
                 for t, m in zip(total, moved)
             ]
             return i + 1, after, total
