@@ -5,8 +5,9 @@ Usage:
     python -m benchmarks.scaling --output=scaling.json --picture=scaling.png
 
 Every point is a process of its own, as the peak of memory is a process'. All
-begin at 5 ways, 2 shots, 5 inner steps, 5 tasks and 64 filters, where an
-inner step takes the whole support set: 10 images, as the paper's training.
+begin at 5 ways, 2 shots, 5 inner steps, 5 tasks and 64 filters (16 where
+filters are doubled), where an inner step takes the whole support set: 10
+images, as the paper's training.
 """
 
 import json

@@ -63,6 +63,11 @@ def test_the_model_is_unchanged(name):
     np.testing.assert_array_equal(learner.model.get_weights()[0], [[W]])
 
 
+def test_coefficients_in_place_of_an_algorithm_are_refused():
+    with pytest.raises(ValueError, match=r"or a function.*\[0, 1, 1\]"):
+        kr.algorithms.get([0, 1, 1])
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="'reptile'.*'repile'"):
         kr.algorithms.get("repile")

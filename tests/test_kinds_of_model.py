@@ -42,8 +42,7 @@ class WithoutTraining(keras.Model):
 
 class Uncopied(Subclassed):
     def get_config(self):
-        # As Keras itself does for a model that has none of its own.
-        raise NotImplementedError("no configuration")
+        raise NotImplementedError("as Keras does for a model without one")
 
 
 class OwnBatchNormalization(keras.layers.BatchNormalization):

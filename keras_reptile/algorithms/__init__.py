@@ -40,7 +40,7 @@ def get(algorithm: str | Callable) -> Callable:
     """
     if callable(algorithm):
         return algorithm
-    if algorithm not in _ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise ValueError(
             f"`algorithm` must be one of {names()}, or a function "
             "(learner, state, task) -> (meta_gradient, adapted_state). "
