@@ -159,14 +159,35 @@ class Learner:
         Args:
             first: The first step, an integer scalar.
             last: The one after the last.
+
+        Raises:
+            ValueError: If there is no such part.
         """
+        if not (
+            tf.is_tensor(first) or tf.is_tensor(last) or 0 <= first <= last
+        ):
+            raise ValueError(
+                "A part of the inner loop begins at step 0 or later and does "
+                f"not end before it begins. Received: {first} to {last}. Use "
+                "more `inner_steps` in the EpisodeSpec, or a smaller part."
+            )
         learner = copy.copy(self)
         learner._steps = first, last
         return learner
 
     def adapt(self, state: State, task: Task) -> State:
-        """The inner loop: one step for each row of `task.batches`."""
+        """The inner loop: one step for each row of `task.batches`.
+
+        Raises:
+            ValueError: If this is a part that goes beyond the task's steps.
+        """
         first, last = self._steps or (0, task.batches.shape[0])
+        if not tf.is_tensor(last) and last > task.batches.shape[0]:
+            raise ValueError(
+                f"Steps {first} to {last} of the inner loop were asked for. "
+                f"Received: a task of {task.batches.shape[0]} steps. Use more "
+                "`inner_steps` in the EpisodeSpec, or a smaller part."
+            )
 
         def body(i, state):
             return i + 1, self.step(state, *self.batch(task, i))

@@ -98,7 +98,7 @@ def max_pool(x, size, padding):
         first one, row by row, takes the gradient, as in TensorFlow's own.
     """
     (rows, columns), channels = size, x.shape[-1]
-    lowest = x.dtype.min
+    lowest = float("-inf")
     x, height = _in_blocks(x, 1, rows, rows, padding, lowest)
     x, width = _in_blocks(x, 2, columns, columns, padding, lowest)
     x = tf.reshape(x, (-1, height, rows, width, columns, channels))

@@ -148,7 +148,11 @@ class MetaModel(SavesBothLoops, keras.Model):
             self.distribute_strategy.num_replicas_in_sync,
         )
         self.task_execution = task_running.choose(
-            task_execution, self.inner_model, self.inner_state, run_eagerly
+            task_execution,
+            self.inner_model,
+            self.algorithm,
+            self.inner_state,
+            run_eagerly,
         )
         task_running.check_chunk(tasks_per_chunk, self.task_execution)
         self.tasks_per_chunk = tasks_per_chunk
@@ -279,7 +283,9 @@ class MetaModel(SavesBothLoops, keras.Model):
     def train_step(self, tasks):
         """One meta-step: adapt to every task, then the outer update."""
         number = tf.cast(self.optimizer.iterations.value, tf.int64)
-        gradients, adapted = zip(*task_running.run(self, tasks, number))
+        gradients, adapted = zip(
+            *task_running.run(self, self.algorithm, tasks, number)
+        )
         # The optimizer itself adds up what its replicas give it.
         self.optimizer.apply(
             meta_step.share_of_mean(gradients),
@@ -296,7 +302,8 @@ class MetaModel(SavesBothLoops, keras.Model):
 
     def test_step(self, tasks):
         """Adapts to every task and reports; leaves no trace."""
-        results = task_running.run(self, tasks, tf.zeros((), tf.int64))
+        adapt, number = task_running.adapt_only, tf.zeros((), tf.int64)
+        results = task_running.run(self, adapt, tasks, number)
         return self._logs(tasks, [adapted for _, adapted in results])
 
     def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:

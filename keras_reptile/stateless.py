@@ -15,6 +15,7 @@ weights, slots = optimizer.stateless_apply(slots, gradients, weights)
 """
 
 import concurrent.futures
+import contextlib
 
 import keras
 import numpy as np
@@ -69,9 +70,32 @@ def _neutral_copy(optimizer):
     cls = type(optimizer)
     base = next(c for c in cls.__mro__ if c.__name__ == "BaseOptimizer")
     methods = {name: getattr(base, name) for name in _BACKEND_NEUTRAL}
+    neutral_apply = methods["stateless_apply"]
+
+    def stateless_apply(*arguments):
+        with _differentiable_square_roots():
+            return neutral_apply(*arguments)
+
+    methods["stateless_apply"] = stateless_apply
     return type(cls.__name__, (cls,), methods).from_config(
         optimizer.get_config()
     )
+
+
+@tf.RegisterGradient("KerasReptileSqrt")
+def _gradient_of_square_root(op, gradient):
+    # At 0 this is 0 * inf, which TensorFlow's kernel takes for 0 and XLA's
+    # for NaN: Adam's moments where a gradient has always been exactly 0.
+    slope = 0.5 / op.outputs[0]
+    return tf.where(gradient == 0, tf.zeros_like(gradient), gradient * slope)
+
+
+def _differentiable_square_roots():
+    """Where MAML differentiates an optimizer's step inside of a program."""
+    if tf.executing_eagerly():
+        return contextlib.nullcontext()
+    graph = tf.compat.v1.get_default_graph()
+    return graph.gradient_override_map({"Sqrt": "KerasReptileSqrt"})
 
 
 def _refuse_unless_equal(optimizer):

@@ -13,19 +13,24 @@ All give the same weights, rounding aside.
 from absl import logging
 
 from keras_reptile import lanes, lowering, meta_step
-from keras_reptile.learner import is_seed
+from keras_reptile.learner import State, is_seed
 
 WAYS = ("side_by_side", "one_after_another", "vectorized")
 
 
 def choose(
-    task_execution: str, model, inner_state: str, run_eagerly: bool
+    task_execution: str,
+    model,
+    algorithm,
+    inner_state: str,
+    run_eagerly: bool,
 ) -> str:
     """One of `WAYS`; the log says why, where it was not named.
 
     Args:
         task_execution: One of `WAYS`, or `"auto"`.
         model: The inner model.
+        algorithm: The algorithm's function.
         inner_state: As given to `MetaModel`.
         run_eagerly: As given to `compile`.
 
@@ -33,7 +38,8 @@ def choose(
         ValueError: If the way is unknown, or would give other weights: the
             slots are carried from task to task and it is not
             `"one_after_another"`, or it is `"vectorized"` and layers draw
-            random numbers, which a map over tasks draws otherwise.
+            random numbers, which a map over tasks draws otherwise; or it is
+            `"vectorized"` and the algorithm is of second order.
     """
     if task_execution not in ("auto", *WAYS):
         raise ValueError(
@@ -47,17 +53,15 @@ def choose(
             "tasks run one after another. Received: task_execution="
             f'{task_execution!r}. Use "auto", or inner_state="average".'
         )
-    draws = any(is_seed(v) for v in model.non_trainable_variables)
-    if task_execution == "vectorized" and draws:
+    unmappable = _why_not_vectorized(model, algorithm)
+    if task_execution == "vectorized" and unmappable:
         raise ValueError(
-            "Layers that draw random numbers, such as dropout, would draw "
-            "others if tasks were vectorized. Received: model "
-            f"'{model.name}' with such layers. Use "
-            'task_execution="side_by_side".'
+            f"The tasks cannot be vectorized: {unmappable}. Received: "
+            'task_execution="vectorized". Use "side_by_side".'
         )
     if task_execution != "auto":
         return task_execution
-    way, why = _chosen(inner_state, run_eagerly, draws)
+    way, why = _chosen(inner_state, run_eagerly, unmappable)
     logging.info("Tasks run %s, because %s.", way.replace("_", " "), why)
     return way
 
@@ -79,19 +83,27 @@ def check_chunk(tasks_per_chunk, way: str) -> None:
         )
 
 
-def run(model, tasks, number) -> list:
-    """Runs a `MetaModel`'s algorithm on each task of a batch.
+def adapt_only(learner, state, task) -> tuple[list, State]:
+    """In an algorithm's place: no meta-gradient, and the adapted state."""
+    return [], learner.adapt(state, task)
+
+
+adapt_only.additive = True
+
+
+def run(model, algorithm, tasks, number) -> list:
+    """Runs an algorithm on each task of a batch.
 
     Args:
         model: A compiled `MetaModel`.
+        algorithm: The algorithm's function.
         tasks: A batch of tasks, their number static.
         number: The meta-step's number, from which dropout's seeds follow.
 
     Returns:
         `(meta_gradient, adapted state)` by task.
     """
-    algorithm, learner = model.algorithm, model.learner
-    state = model.initial_state()
+    learner, state = model.learner, model.initial_state()
 
     def one(state, task):
         return algorithm(learner, state, task)
@@ -101,37 +113,51 @@ def run(model, tasks, number) -> list:
 
     if model.task_execution == "vectorized":
         chunk = model.tasks_per_chunk or tasks.batches.shape[0]
-        mapped = model.compiled_function("tasks", meta_step.vectorized(one))
+        mapped = model.compiled_function(
+            ("tasks", algorithm), meta_step.vectorized(one)
+        )
         return meta_step.run_vectorized(mapped, state, tasks, chunk)
     given = learner, state, tasks, number
-    planned = _plan(model, *tasks.batches.shape[:2])
+    planned = _plan(model, algorithm, *tasks.batches.shape[:2])
     if planned:
-        compiled = model.compiled_function("part", part)
+        compiled = model.compiled_function(("part", algorithm), part)
         return meta_step.run_parts(compiled, *given, planned)
     return meta_step.run_tasks(
-        model.compiled_function("task", one),
+        model.compiled_function(("task", algorithm), one),
         *given,
         in_order=model.task_execution == "one_after_another",
         carry=model.inner_state == "carry",
     )
 
 
-def _chosen(inner_state, run_eagerly, draws):
+def _why_not_vectorized(model, algorithm):
+    if any(is_seed(v) for v in model.non_trainable_variables):
+        return (
+            f"model '{model.name}' has layers that draw random numbers, such "
+            "as dropout, and a map over tasks draws others"
+        )
+    # XLA has no form for the mapped stack of what the loop's gradient needs.
+    if getattr(algorithm, "second_order", False):
+        return "XLA cannot compile the gradient of an inner loop over tasks"
+    return None
+
+
+def _chosen(inner_state, run_eagerly, unmappable):
     if inner_state == "carry":
         return "one_after_another", "each starts from the slots of the last"
     if run_eagerly:
         return "one_after_another", "nothing is compiled"
-    if lowering.has_accelerator() and not draws:
+    if lowering.has_accelerator() and not unmappable:
         return "vectorized", "an accelerator is there"
     return "side_by_side", f"there are {lanes.cores()} cores"
 
 
-def _plan(model, tasks, steps):
+def _plan(model, algorithm, tasks, steps):
     """How tasks are cut among cores, or `None` where they are not."""
     may_be_cut = (
         model.task_execution == "side_by_side"
         and model.inner_loop_is_compiled
-        and getattr(model.algorithm, "additive", False)
+        and getattr(algorithm, "additive", False)
         and model.distribute_strategy.num_replicas_in_sync == 1
         and not lowering.has_accelerator()
     )

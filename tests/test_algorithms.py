@@ -1,5 +1,6 @@
 """Each algorithm's meta-gradient, by hand and by finite differences."""
 
+import functools
 import inspect
 import pathlib
 
@@ -211,8 +212,21 @@ def test_first_and_second_order_differ(float64):
     assert np.abs(first[0] - second[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adagrad"])
-def test_maml_of_units_that_are_off_is_finite(optimizer):
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "sgd",
+        "adam",
+        keras.optimizers.Adam(beta_1=0.0),
+        keras.optimizers.Adam(amsgrad=True),
+        "adamax",
+        "rmsprop",
+        "adagrad",
+    ],
+    ids=lambda o: getattr(o, "name", o),
+)
+def test_maml_of_units_that_are_off_is_finite(optimizer, jit_compile):
     network = keras.Sequential(
         [
             keras.Input((3,)),
@@ -226,8 +240,13 @@ def test_maml_of_units_that_are_off_is_finite(optimizer):
     task = kr.Task(
         kr.Examples(x, y), kr.Examples(x, y), tf.constant([[0, 1, 2, 3]] * 3)
     )
-    gradient, _ = kr.algorithms.get("maml")(learner, learner.state(), task)
+    maml = functools.partial(kr.algorithms.get("maml"), learner)
+    if jit_compile is not None:
+        maml = tf.function(maml, jit_compile=jit_compile, autograph=False)
+    gradient, _ = maml(learner.state(), task)
     assert all(np.isfinite(g).all() for g in gradient)
+    assert np.abs(gradient[0][:, 1:]).max() > 0
+    np.testing.assert_array_equal(gradient[0][:, 0], np.zeros(3))
 
 
 def fitted(algorithm, queries=4, epochs=4, **settings):
@@ -245,7 +264,7 @@ def fitted(algorithm, queries=4, epochs=4, **settings):
     history = model.fit(
         stream, steps_per_epoch=20, epochs=epochs, verbose=0
     ).history
-    return model, history["loss"]
+    return model, history.get("loss")
 
 
 EVERY = [*kr.algorithms.names(), combination([0, 1, 1])]
@@ -258,14 +277,118 @@ def test_every_algorithm_learns(algorithm):
     assert losses[-1] < (1.0 if algorithm == "joint" else 0.9) * losses[0]
 
 
-@pytest.mark.parametrize("algorithm", EVERY, ids=str)
-def test_every_algorithm_compiled_and_not(algorithm, float64):
-    compiled, plain = (
-        fitted(algorithm, epochs=1, jit_compile=jit)[0].inner_model.weights
-        for jit in (True, False)
+@functools.cache
+def trained_plainly(algorithm):
+    return trained(algorithm, jit_compile=False)
+
+
+def trained(algorithm, **settings):
+    """Weights and slots after five meta-steps of a network of images."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(4, 3, 2, padding="same"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Activation("tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, kernel_regularizer="l2"),
+        ]
     )
-    for a, b in zip(compiled, plain):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-8)
+    first = network.get_weights()
+    model = kr.MetaModel(network, algorithm)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5),
+        # Of a size where a step is not the sign of its gradient.
+        inner_optimizer=keras.optimizers.Adam(0.02, beta_1=0.0, epsilon=1e-2),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **settings,
+    )
+    images = np.random.default_rng(0).random((48, 6, 6, 1), "float32")
+    classes = kr.data.ClassDataset(images, [6] * 8)
+    spec = kr.EpisodeSpec(ways=3, shots=2, queries=4, inner_steps=3)
+    model.fit(classes.episodes(spec, 3), steps_per_epoch=6, verbose=0)
+    moved = [np.abs(a - b).max() for a, b in zip(network.get_weights(), first)]
+    # The bias before a batch norm, and its averages, have nothing to learn.
+    assert all(m > 1e-3 for i, m in enumerate(moved) if i not in (1, 4, 5))
+    values = [*network.weights, *model.inner_optimizer.variables]
+    return [v.numpy() for v in values]
+
+
+WAYS_TO_RUN = {
+    "compiled": {"jit_compile": True},
+    "vectorized": {"jit_compile": True, "task_execution": "vectorized"},
+    "eager": {"run_eagerly": True},
+    "several steps per execution": {
+        "jit_compile": False,
+        "steps_per_execution": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_RUN)
+@pytest.mark.parametrize("algorithm", EVERY, ids=str)
+def test_every_algorithm_in_every_way(algorithm, way, float64):
+    if algorithm == "maml" and way == "vectorized":
+        with pytest.raises(ValueError, match="gradient of an inner loop"):
+            trained(algorithm, **WAYS_TO_RUN[way])
+        return
+    plain = trained_plainly(algorithm)
+    for a, b in zip(trained(algorithm, **WAYS_TO_RUN[way]), plain):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_maml_keeps_its_tasks_apart_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(kr.lowering, "has_accelerator", lambda: True)
+    ways = {}
+    for name in ("reptile", "maml"):
+        model, _ = fitted(name, epochs=0, jit_compile=False)
+        ways[name] = model.task_execution
+    assert ways == {"reptile": "vectorized", "maml": "side_by_side"}
+
+
+@pytest.mark.parametrize("name", ["foml", "foml_tail", "joint"])
+def test_slots_of_the_inner_optimizer(name):
+    """Adam's second moment, after as many steps as the algorithm takes."""
+    learner, task = one_weight_problem()
+    decay = 0.9
+    adam = keras.optimizers.Adam(RATE, beta_1=0.0, beta_2=decay)
+    learner = kr.Learner(learner.model, "mse", adam)
+    tail = {"foml": [], "foml_tail": [task.query], "joint": []}[name]
+    _, adapted = kr.algorithms.get(name)(learner, learner.state(), task)
+    state = learner.state()
+    for batch in [task.support] * (1 if name == "joint" else STEPS) + tail:
+        state = learner.step(state, batch.x, batch.y)
+    for received, expected in zip(adapted.slots, state.slots, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-6)
+    assert int(adapted.slots[0]) == (1 if name == "joint" else STEPS) + len(
+        tail
+    )
+
+
+@pytest.mark.parametrize("algorithm", EVERY, ids=str)
+def test_evaluate_only_adapts(algorithm):
+    """So its figures are the same, and other episodes are no matter."""
+    model, _ = fitted(algorithm, epochs=0)
+    reptile, _ = fitted("reptile", epochs=0)
+    spec = kr.EpisodeSpec(ways=3, shots=2, queries=0, inner_steps=5)
+    episodes = blobs(examples=6).episodes(spec, meta_batch_size=4)
+    received, expected = (
+        m.evaluate(episodes, steps=3, verbose=0) for m in (model, reptile)
+    )
+    assert received == expected
+
+
+def test_what_cannot_be_called_as_an_algorithm_is_refused():
+    with pytest.raises(ValueError, match="or a function.*combination"):
+        kr.algorithms.get(combination)
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2), (0, 5)])
+def test_a_part_that_is_none_is_refused(first, last):
+    learner, task = one_weight_problem()
+    with pytest.raises(ValueError, match=f"{first} to {last}"):
+        learner.part(first, last).adapt(learner.state(), task)
 
 
 @pytest.mark.parametrize("algorithm", ["foml_tail", "fomaml", "maml"])

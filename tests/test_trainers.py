@@ -76,6 +76,28 @@ def test_omniglot_by_foml_with_a_tail(tmp_path):
     assert "5-shot  transductive" in ended.stdout
 
 
+@needs_omniglot
+def test_omniglot_with_every_drawing_as_the_original_has_it(tmp_path):
+    ended = run(
+        "omniglot",
+        *("--train_shots=20", "--meta_iters=2", "--eval_iters=2"),
+        *("--eval_samples=2", f"--data_dir={TFDS}", f"--logdir={tmp_path}"),
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@needs_omniglot
+def test_omniglot_by_a_tail_that_leaves_too_few(tmp_path):
+    ended = run(
+        "omniglot",
+        *("--foml", "--foml_tail=9", "--replacement", f"--data_dir={TFDS}"),
+        f"--logdir={tmp_path}",
+    )
+    assert ended.returncode == 1
+    assert "inner_batch_size" in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet"])
 def test_help_names_every_flag(program):
     ended = run(program, "--help")

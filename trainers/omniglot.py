@@ -85,11 +85,12 @@ def main(argv):
     omniglot = kr.data.omniglot(
         common.DATA_DIR.value, _SPLIT.value, _VALIDATION_CHARACTERS.value
     )
+    spec = training_spec(settings, min(omniglot.train.counts))
     model = build_model(settings)
     for shots in settings["shots"]:  # Before hours are spent on training.
         final = protocol(settings, shots, settings["eval_samples"])
         kr.evaluation.check_protocol(model, omniglot.test, final)
-    trainer = train(model, omniglot, settings, logdir)
+    trainer = train(model, omniglot, settings, spec, logdir)
     scores, seconds = evaluate(model, omniglot.test, settings)
     report(scores, logdir, settings, trainer.seconds, seconds)
 
@@ -147,20 +148,31 @@ def _repeats(settings, batch, shots):
     return too_large and not _REPLACEMENT.value
 
 
-def train(model, omniglot, settings, logdir) -> kr.MetaTrainer:
+def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
+    """The episodes of training.
+
+    Raises:
+        app.UsageError: If there are no such episodes.
+    """
+    # A tail is a query set, and the step on it the algorithm's own. Without
+    # one, queries are for the log only, and there may be none left for them.
+    tail, drawn = settings["tail"], settings["train_shots"]
+    try:
+        return kr.EpisodeSpec(
+            ways=settings["classes"],
+            shots=drawn - tail,
+            queries=tail or min(1, max(0, examples_per_class - drawn)),
+            inner_steps=settings["inner_iters"] - bool(tail),
+            inner_batch_size=settings["inner_batch"],
+            replacement=_REPLACEMENT.value,
+            repeat_within_batch=_repeats(settings, "inner_batch", drawn - tail),
+        )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from None
+
+
+def train(model, omniglot, settings, spec, logdir) -> kr.MetaTrainer:
     """Meta-trains for `meta_iters`, in epochs of `eval_interval`."""
-    # A tail is a query set, and the step on it the algorithm's own.
-    tail = settings["tail"]
-    shots = settings["train_shots"] - tail
-    spec = kr.EpisodeSpec(
-        ways=settings["classes"],
-        shots=shots,
-        queries=tail or 1,
-        inner_steps=settings["inner_iters"] - bool(tail),
-        inner_batch_size=settings["inner_batch"],
-        replacement=_REPLACEMENT.value,
-        repeat_within_batch=_repeats(settings, "inner_batch", shots),
-    )
     validation = omniglot.validation
     trainer = kr.MetaTrainer(
         validation=validation,

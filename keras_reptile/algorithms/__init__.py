@@ -5,6 +5,7 @@ An algorithm is a plain function
 is passed to `MetaModel` as it is.
 """
 
+import inspect
 from collections.abc import Callable
 
 import keras
@@ -36,9 +37,10 @@ def get(algorithm: str | Callable) -> Callable:
     """Returns an algorithm by name; a callable is returned as it is.
 
     Raises:
-        ValueError: If there is no algorithm of that name.
+        ValueError: If there is no algorithm of that name, or it cannot be
+            called as one.
     """
-    if callable(algorithm):
+    if callable(algorithm) and _takes_three(algorithm):
         return algorithm
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
         raise ValueError(
@@ -47,6 +49,16 @@ def get(algorithm: str | Callable) -> Callable:
             f"Received: {algorithm!r}."
         )
     return _ALGORITHMS[algorithm]
+
+
+def _takes_three(algorithm):
+    try:
+        inspect.signature(algorithm).bind("learner", "state", "task")
+    except TypeError:
+        return False
+    except ValueError:  # Built in, and does not say what it takes.
+        pass
+    return True
 
 
 def serialize(algorithm: Callable):

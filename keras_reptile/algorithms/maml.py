@@ -34,6 +34,10 @@ def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     return _gradient(tape, loss, state.weights), adapted
 
 
+# Keeps a map over tasks away, inside of which it cannot be compiled.
+maml.second_order = True
+
+
 def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     """Returns the gradient of the query loss at the adapted weights.
 
