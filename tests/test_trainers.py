@@ -39,6 +39,20 @@ def test_quickstart(tmp_path):
     assert "by --resume" in again.stdout + again.stderr
 
 
+def test_sine(tmp_path):
+    quick = ("--meta_iters=10", "--eval_samples=4", "--activation=relu")
+    ended = run("sine", *quick, f"--logdir={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    assert "after steps on 10, 4 waves" in ended.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name in ("random", "joint", "maml", "reptile"):
+        assert set(results[name]["mse"]) == {"0", "1", "8", "32"}
+    assert (tmp_path / "sine.png").read_bytes().startswith(b"\x89PNG")
+    again = run("sine", *quick, f"--logdir={tmp_path}")
+    assert again.returncode == 1
+    assert "another --logdir" in again.stdout + again.stderr
+
+
 @needs_omniglot
 def test_omniglot(tmp_path):
     arguments = (
@@ -98,10 +112,10 @@ def test_omniglot_by_a_tail_that_leaves_too_few(tmp_path):
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet"])
+@pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet", "sine"])
 def test_help_names_every_flag(program):
     ended = run(program, "--help")
-    shared = {"omniglot": "--logdir", "quickstart": "--resume"}
+    shared = {"quickstart": "--resume", "sine": "--activation"}
     assert shared.get(program, "--data_dir") in ended.stdout
     assert "Usage:" in ended.stdout
 

@@ -32,18 +32,24 @@ DATA_DIR = flags.DEFINE_string(
 )
 
 
-def usable_logdir(name: str) -> str:
+def usable_logdir(name: str, resumable: bool = True) -> str:
     """The folder of a run, refused where it holds one that is not resumed.
 
     Args:
         name: Of the run, for the folder where --logdir is not given.
+        resumable: Whether the program can go on with a run.
+
+    Raises:
+        app.UsageError: If there are files that would be written over.
     """
     logdir = LOGDIR.value or f"runs/{name}"
-    found = sorted(pathlib.Path(logdir).glob("*.npz"))
-    if found and not RESUME.value:
+    folder = pathlib.Path(logdir)
+    found = sorted([*folder.glob("results.json"), *folder.glob("*.npz")])
+    if found and not (resumable and RESUME.value):
+        go_on = "Go on with it by --resume, or start" if resumable else "Start"
         raise app.UsageError(
-            f"{logdir} holds a run already ({found[-1].name}). Go on with it "
-            "by --resume, or start another one with another --logdir."
+            f"{logdir} holds a run already ({found[-1].name}). {go_on} "
+            "another one with another --logdir."
         )
     return logdir
 
@@ -104,3 +110,43 @@ def write_results(logdir, results: dict) -> pathlib.Path:
     with files.atomic_write(path, "w") as file:
         json.dump(record, file, indent=2)
     return path
+
+
+def new_figure(columns: int, rows: int = 1, **settings):
+    """A matplotlib figure and its axes, drawn without a screen.
+
+    Args:
+        columns: Panels beside each other.
+        rows: Panels below each other.
+        **settings: As `matplotlib.pyplot.subplots`.
+
+    Returns:
+        `(figure, axes)`, the axes in an array of shape `(rows, columns)`.
+
+    Raises:
+        app.UsageError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise app.UsageError(
+            "The picture is drawn by matplotlib, which is not installed. "
+            "Install it by: pip install '.[plots]'."
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        figsize=(4 * columns, 3.2 * rows),
+        layout="constrained",
+        **settings,
+    )
+
+
+def save_figure(figure, path) -> None:
+    """Writes a figure as PNG, atomically."""
+    with files.atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -12,6 +12,7 @@ model.fit(mine.episodes(spec, meta_batch_size=5), steps_per_epoch=1_000)
 import numpy as np
 import tensorflow as tf
 
+from keras_reptile.data.streams import check_stream, task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
 
 
@@ -136,45 +137,14 @@ class ClassDataset:
                 positive integer.
         """
         self.check(spec)
-        for name, value, least in (
-            ("meta_batch_size", meta_batch_size, 1),
-            ("seed", seed, 0),
-            ("start", start, 0),
-        ):
-            if int(value) != value or value < least:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {least}. "
-                    f"Received: {name}={value!r}."
-                )
+        check_stream(meta_batch_size, seed, start)
         return self.stream(spec, meta_batch_size, seed, start)
 
     def stream(self, spec, meta_batch_size, seed, start=0) -> tf.data.Dataset:
         """`episodes` without the checks; evaluation has seeds of its own."""
-        arguments = {
-            "meta_batch_size": meta_batch_size,
-            "seed": seed,
-            "start": start,
-        }
-
-        def starting_at(meta_step):
-            first = tf.data.Dataset.range(
-                (start + int(meta_step)) * meta_batch_size,
-                np.iinfo(np.int64).max,
-            )
-            tasks = first.map(
-                lambda episode: self._draw(spec, seed, episode),
-                num_parallel_calls=2,
-                deterministic=True,
-            )
-            tasks = tasks.batch(meta_batch_size, drop_remainder=True)
-            tasks = tasks.prefetch(4)
-            tasks.spec = spec
-            tasks.num_classes = self.num_classes
-            tasks.arguments = arguments
-            tasks.starting_at = starting_at
-            return tasks
-
-        return starting_at(0)
+        return task_stream(
+            self._draw, spec, meta_batch_size, seed, start, self.num_classes
+        )
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""

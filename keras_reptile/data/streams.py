@@ -1,0 +1,65 @@
+"""An endless stream of tasks out of a function that draws one by number."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def task_stream(
+    draw, spec, meta_batch_size: int, seed: int, start: int, num_classes: int
+) -> tf.data.Dataset:
+    """Batches of tasks, each a function of its number alone.
+
+    Args:
+        draw: A function `(spec, seed, episode)` that returns a `Task`.
+        spec: An `EpisodeSpec`.
+        meta_batch_size: Tasks per element.
+        seed: An integer that names the stream.
+        start: Elements to leave out at the beginning.
+        num_classes: How many classes there are to draw from.
+
+    Returns:
+        A dataset with `starting_at(meta_step)`, by which `fit` goes on where
+        a model stands, and what a checkpoint records of its episodes.
+    """
+
+    def starting_at(meta_step):
+        first = tf.data.Dataset.range(
+            (start + int(meta_step)) * meta_batch_size,
+            np.iinfo(np.int64).max,
+        )
+        tasks = first.map(
+            lambda episode: draw(spec, seed, episode),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
+        tasks = tasks.batch(meta_batch_size, drop_remainder=True)
+        tasks = tasks.prefetch(4)
+        tasks.spec = spec
+        tasks.num_classes = num_classes
+        tasks.arguments = {
+            "meta_batch_size": meta_batch_size,
+            "seed": seed,
+            "start": start,
+        }
+        tasks.starting_at = starting_at
+        return tasks
+
+    return starting_at(0)
+
+
+def check_stream(meta_batch_size, seed, start) -> None:
+    """Refuses what names no stream.
+
+    Raises:
+        ValueError: If a number is not an integer, or too small.
+    """
+    for name, value, least in (
+        ("meta_batch_size", meta_batch_size, 1),
+        ("seed", seed, 0),
+        ("start", start, 0),
+    ):
+        if int(value) != value or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {least}. "
+                f"Received: {name}={value!r}."
+            )
