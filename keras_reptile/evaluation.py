@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_reptile import checks, fit_checks
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, unstack
+from keras_reptile.inner_variables import selected
 from keras_reptile.scores import Scores
 
 MODES = ("inductive", "transductive")
@@ -45,6 +46,8 @@ class Protocol:
             cost little more than one, as the adaptation is shared.
         num_episodes: How many episodes.
         seed: Of the episodes; never those of a training stream.
+        inner_variables: Which variables adapt, as in `MetaModel.compile`;
+            `None` are those that do in training.
 
     Raises:
         ValueError: If a number is out of range or a mode unknown.
@@ -60,6 +63,7 @@ class Protocol:
     modes: tuple[str, ...] = MODES
     num_episodes: int = 1_000
     seed: int = 0
+    inner_variables: object = None
 
     def __post_init__(self):
         modes = (self.modes,) if isinstance(self.modes, str) else self.modes
@@ -132,7 +136,7 @@ def evaluate(
         protocol.spec, meta_batch_size=_AT_ONCE, seed=-1 - protocol.seed
     )
     count = protocol.num_episodes
-    score = _scoring_function(model, protocol.modes)
+    score = _scoring_function(model, protocol)
     state = model.initial_state()
     parts = []
     for first, tasks in enumerate(stream.take(-(-count // _AT_ONCE))):
@@ -159,6 +163,7 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
             "call `compile`."
         )
     fit_checks.check_same_variables(model)
+    selected(model.inner_model, protocol.inner_variables)
     checks.check_shape(classes.example_shape, model.inner_model)
     checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
     classes.check(protocol.spec)
@@ -198,9 +203,12 @@ _PREDICTIONS = {
 }
 
 
-def _scoring_function(model, modes):
-    learner = model.learner
-    adapt = model.compiled_function("adapt", learner.adapt)
+def _scoring_function(model, protocol):
+    learner, modes = model.learner, protocol.modes
+    if protocol.inner_variables is not None:
+        learner = learner.restricted(protocol.inner_variables)
+    adapts = tuple(learner.adapts)
+    adapt = model.compiled_function(("adapt", adapts), learner.adapt)
 
     def predict_all(state, adapted, task):
         outputs = {"before": learner.predict(state, task.query.x)}
@@ -217,7 +225,9 @@ def _scoring_function(model, modes):
     def score_one(state, task):
         return predict_all(state, adapt(state, task), task)
 
-    one = model.compiled_function(("score_one", modes), score_one, jit=False)
+    one = model.compiled_function(
+        ("score_one", modes, adapts), score_one, jit=False
+    )
 
     def score_many(state, tasks, number):
         results = []
@@ -225,7 +235,9 @@ def _scoring_function(model, modes):
             results.append(one(learner.with_seed(state, number + t), task))
         return {k: tf.stack([r[k] for r in results]) for k in results[0]}
 
-    return model.compiled_function(("score", modes), score_many, jit=False)
+    return model.compiled_function(
+        ("score", modes, adapts), score_many, jit=False
+    )
 
 
 def _hits(labels, outputs):

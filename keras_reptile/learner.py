@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 
 from keras_reptile.episodes import Task, fold_in
+from keras_reptile.inner_variables import selected
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
 from keras_reptile.shapes import (
@@ -56,6 +57,8 @@ class Learner:
         weight_decay: Every weight is multiplied by this before every inner
             step; 1 is no decay. It is not scaled by the learning rate.
         lower: Whether convolutions take their compiled form.
+        inner_variables: Which variables the inner loop adapts, see
+            `keras_reptile.inner_variables`; `None` is all of them.
 
     Raises:
         ValueError: If the model is not built, has nothing to train, or the
@@ -70,6 +73,7 @@ class Learner:
         reduction: str | None = None,
         weight_decay: float = 1.0,
         lower: bool = True,
+        inner_variables=None,
     ):
         check_model(model)
         if not 0.0 < weight_decay <= 1.0:
@@ -83,6 +87,7 @@ class Learner:
         self.optimizer = stateless(inner_optimizer, model.trainable_variables)
         self.weight_decay = weight_decay
         self.lower = lower
+        self.adapts = selected(model, inner_variables)
         self._steps = None
         self._first_slots = [v.numpy() for v in self.optimizer.variables]
 
@@ -122,11 +127,13 @@ class Learner:
         """The loss of one batch and its gradient in the weights.
 
         Returns:
-            `(gradient, loss, buffers)`: a list like `state.weights`, the mean
-            loss per example, and the buffers after the forward pass.
+            `(gradient, loss, buffers)`: a list like `state.weights`, zeros
+            for those that are not adapted; the mean loss per example; and
+            the buffers after the forward pass.
         """
+        adapted = [w for w, adapts in zip(state.weights, self.adapts) if adapts]
         with tf.GradientTape() as tape:
-            tape.watch(state.weights)
+            tape.watch(adapted)
             outputs, buffers, penalties = self._call(
                 state, x, training=True, compiled=True
             )
@@ -134,24 +141,50 @@ class Learner:
             total = self.loss_function.reduce(losses)
             for penalty in penalties:
                 total += tf.cast(penalty, total.dtype)
-        gradient = tape.gradient(
-            total,
-            state.weights,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        of_adapted = iter(
+            tape.gradient(
+                total,
+                adapted,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
         )
+        gradient = [
+            next(of_adapted) if adapts else tf.zeros_like(weight)
+            for weight, adapts in zip(state.weights, self.adapts)
+        ]
         return gradient, tf.reduce_mean(losses), buffers
 
     def step(self, state: State, x, y) -> State:
         """One inner step on one batch."""
+        before = state.weights
         if self.weight_decay != 1.0:
-            decayed = [w * self.weight_decay for w in state.weights]
-            state = state._replace(weights=decayed)
+            decayed = [w * self.weight_decay for w in before]
+            state = state._replace(weights=self._adapted(decayed, before))
         gradient, loss, buffers = self.gradient(state, x, y)
         weights, slots = self.optimizer.stateless_apply(
             state.slots, gradient, state.weights
         )
+        # An optimizer may move a weight whose gradient is 0, as by decay.
+        weights = self._adapted(weights, before)
         loss = state.loss + tf.cast(loss, tf.float32)
-        return State(list(weights), buffers, list(slots), loss)
+        return State(weights, buffers, list(slots), loss)
+
+    def _adapted(self, after, before):
+        kept = zip(after, before, self.adapts)
+        return [a if adapts else b for a, b, adapts in kept]
+
+    def restricted(self, inner_variables) -> "Learner":
+        """The same learner, whose inner loop adapts these variables only.
+
+        Args:
+            inner_variables: See `keras_reptile.inner_variables`.
+
+        Raises:
+            ValueError: If it names none.
+        """
+        learner = copy.copy(self)
+        learner.adapts = selected(self.model, inner_variables)
+        return learner
 
     def part(self, first, last) -> "Learner":
         """The same learner, whose inner loop is a part of the steps.

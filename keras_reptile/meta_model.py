@@ -94,6 +94,7 @@ class MetaModel(SavesBothLoops, keras.Model):
         steps_per_execution: int = 1,
         task_execution: str = "auto",
         tasks_per_chunk: int | None = None,
+        inner_variables=None,
     ):
         """Configures both loops.
 
@@ -122,6 +123,11 @@ class MetaModel(SavesBothLoops, keras.Model):
                 chooses by device and says so in the log.
             tasks_per_chunk: Tasks in one program, where they are vectorized;
                 `None` takes all of a meta-batch.
+            inner_variables: Which variables the inner loop adapts: `None`
+                for all, `"head"`, `"body"`, `"batch_norm"`, names of layers
+                or a function of a variable. Under Reptile and FOML what is
+                not adapted is not learned either; under MAML and FOMAML it
+                is (head only is then ANIL, body only BOIL).
 
         Raises:
             ValueError: If the loss is missing, or the inner optimizer cannot
@@ -141,6 +147,7 @@ class MetaModel(SavesBothLoops, keras.Model):
             "steps_per_execution": steps_per_execution,
             "task_execution": task_execution,
             "tasks_per_chunk": tasks_per_chunk,
+            "inner_variables": inner_variables,
         }
         compiling.check_outer_loop(
             self._compile_settings["optimizer"],
@@ -166,6 +173,7 @@ class MetaModel(SavesBothLoops, keras.Model):
             inner_reduction,
             inner_weight_decay,
             lower=self.inner_loop_is_compiled and not run_eagerly,
+            inner_variables=inner_variables,
         )
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
@@ -193,6 +201,7 @@ class MetaModel(SavesBothLoops, keras.Model):
             },
             self.algorithm,
             self.inner_state,
+            self.learner.adapts,
         )
 
     @property
@@ -335,7 +344,9 @@ class MetaModel(SavesBothLoops, keras.Model):
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )
-        adapt = self.compiled_function("adapt", self.learner.adapt)
+        adapt = self.compiled_function(
+            ("adapt", tuple(self.learner.adapts)), self.learner.adapt
+        )
         adapted = adapt(self.initial_state(), task)
         return personal.personal_model(
             self.inner_model, adapted, task.support.x

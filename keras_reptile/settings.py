@@ -14,7 +14,9 @@ import keras
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 
 
-def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
+def of_model(
+    model, compiled: dict, algorithm, inner_state: str, adapts: list
+) -> dict:
     """Settings of a `MetaModel`, as JSON has them.
 
     Args:
@@ -22,6 +24,7 @@ def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
         compiled: The arguments of `compile`.
         algorithm: The algorithm's function.
         inner_state: As given to `MetaModel`.
+        adapts: Whether the inner loop adapts each trainable variable.
     """
     settings = {
         f"layer {i}": _described(layer)
@@ -37,6 +40,10 @@ def of_model(model, compiled: dict, algorithm, inner_state: str) -> dict:
         "inner_weight_decay": compiled["inner_weight_decay"],
         "jit_compile": compiled["jit_compile"],
     }
+    if not all(adapts):
+        settings["adapted variables"] = [
+            i for i, adapted in enumerate(adapts) if adapted
+        ]
     return _as_json(settings)
 
 

@@ -10,6 +10,7 @@ ORDER = [
         "clock",
         "episodes",
         "files",
+        "inner_variables",
         "lanes",
         "losses",
         "lowered_ops",
