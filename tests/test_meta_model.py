@@ -46,7 +46,7 @@ def test_tasks_cut_among_cores_give_the_same_weights(
         monkeypatch.setattr(lanes, "cores", lambda cores=cores: cores)
         settings = {"inner_state": inner_state, "dropout": dropout}
         model = trained(tasks=5, jit_compile=True, **settings)
-        cut = "part" in model._compiled_functions
+        cut = "part" in {key[0] for key in model._compiled_functions}
         assert cut == (cores > 1)
         values.append(all_values(model))
     for other in values[1:]:
@@ -64,7 +64,7 @@ def test_vectorized_tasks_give_the_same_weights(inner_state, tasks_per_chunk):
         tasks_per_chunk=tasks_per_chunk,
         inner_state=inner_state,
     )
-    assert "tasks" in other._compiled_functions
+    assert "tasks" in {key[0] for key in other._compiled_functions}
     assert_same(all_values(plain), all_values(other), exact=False)
 
 
