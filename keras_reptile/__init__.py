@@ -14,7 +14,14 @@ if keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
-from keras_reptile import algorithms, checkpoints, data, models, schedules
+from keras_reptile import (
+    algorithms,
+    analysis,
+    checkpoints,
+    data,
+    models,
+    schedules,
+)
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task
 from keras_reptile.evaluation import Protocol, evaluate
@@ -35,6 +42,7 @@ __all__ = [
     "State",
     "Task",
     "algorithms",
+    "analysis",
     "checkpoints",
     "data",
     "evaluate",

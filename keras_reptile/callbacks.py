@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import checkpoints, files, fit_checks, settings
+from keras_reptile.analysis.agreement import Probe
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.evaluation import Protocol, check_protocol, evaluate
@@ -44,6 +45,10 @@ class MetaTrainer(keras.callbacks.Callback):
             `val_accuracy` stays as `best.npz` besides.
         resume: Goes on from the newest checkpoint in `checkpoint_dir`, if
             there is one. Without it a folder that holds any is refused.
+        gradient_agreement: Also logs, with every evaluation, how far the
+            gradients of two batches of one task agree, on the first 20 tasks
+            of the stream: `gradient_inner_product`, `gradient_cosine` and
+            `gradient_transfer`, see `kr.analysis.gradient_agreement`.
         log_dir: Where TensorBoard scalars by meta-step go; `None` writes
             none. (`keras.callbacks.TensorBoard` has them by epoch.)
 
@@ -73,6 +78,7 @@ class MetaTrainer(keras.callbacks.Callback):
         keep: int = 3,
         resume: bool = False,
         log_dir: str | None = None,
+        gradient_agreement: bool = False,
     ):
         super().__init__()
         _check_arguments(
@@ -91,8 +97,10 @@ class MetaTrainer(keras.callbacks.Callback):
         self.keep = keep
         self.resume = resume
         self.log_dir = files.writable_folder(log_dir)
+        self.gradient_agreement = gradient_agreement
         self.best_accuracy = None
         self.seconds = 0.0
+        self._probe = None
         self._writer = None
         self._scores = {}
         self._saved_at = None
@@ -120,6 +128,8 @@ class MetaTrainer(keras.callbacks.Callback):
         if model is not self._trained:
             self._trained, self._saved_at = model, None
             self.best_accuracy, self.seconds = None, 0.0
+        if self.gradient_agreement:
+            self._probe = Probe.from_stream(model.learner, x)
         self._settings = {**model.settings, **settings.of_stream(x)}
         if self.checkpoint_dir is None:
             return False
@@ -210,6 +220,10 @@ class MetaTrainer(keras.callbacks.Callback):
                 scalars[f"{name}_ci95"] = score.ci95
                 scalars["val_accuracy_before"] = score.mean_before
             self._keep_best(scalars["val_accuracy"])
+        if self._probe:
+            with self._clock.stopped():
+                agreement = self._probe.measure()._asdict()
+            scalars |= {f"gradient_{n}": v for n, v in agreement.items()}
         self._scores = scalars
         self._write_scalars(step, {**scalars, **self._progress()})
 

@@ -1,0 +1,187 @@
+"""What the meta-gradients are to leading order in the inner rate.
+
+With bars for gradients `g_i` and Hessians `H_i` of the batches at the initial
+weights, and `a` the inner rate (Nichol, Achiam & Schulman 2018, section 5.1):
+
+- AvgGrad = E[g_1], the gradient of the loss expected over the tasks;
+- AvgGradInner = E[H_2 g_1], half the gradient of the inner product of two
+  batches' gradients: descending `-AvgGradInner` makes them agree more.
+
+A meta-gradient is `c0 * AvgGrad - c1 * a * AvgGradInner + O(a^2)`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_reptile.analysis import vectors
+from keras_reptile.analysis.meta_gradients import (
+    ALGORITHMS,
+    check_smooth,
+    hessian_vector_product,
+    mean,
+)
+from keras_reptile.episodes import Task, unstack
+from keras_reptile.learner import Learner, State
+
+
+class Terms(NamedTuple):
+    """AvgGrad and AvgGradInner, lists of tensors like the weights."""
+
+    average_gradient: list
+    average_gradient_inner: list
+
+
+def coefficients(algorithm: str, batches: int) -> tuple[float, float]:
+    """The paper's `(c0, c1)` for k batches of a task, k - 1 of them inner.
+
+    Args:
+        algorithm: `"maml"`, `"fomaml"` or `"reptile"`.
+        batches: k, at least 2.
+
+    Raises:
+        ValueError: If the algorithm is another one, or k too small.
+    """
+    k = batches
+    if algorithm not in ALGORITHMS or k < 2:
+        raise ValueError(
+            f"The expansion is of {ALGORITHMS} on at least 2 batches. "
+            f"Received: algorithm={algorithm!r}, batches={batches}."
+        )
+    return {
+        "maml": (1.0, 2.0 * (k - 1)),
+        "fomaml": (1.0, 1.0 * (k - 1)),
+        "reptile": (1.0 * k, k * (k - 1) / 2),
+    }[algorithm]
+
+
+def estimate_terms(learner: Learner, tasks: Task) -> Terms:
+    """Estimates AvgGrad and AvgGradInner at the model's weights.
+
+    The mean over tasks, and in each over all ordered pairs of its batches,
+    by one Hessian-vector product per batch.
+
+    Args:
+        learner: The model and its loss.
+        tasks: A batch of tasks with at least 2 inner batches each, which
+            ought to be disjoint.
+
+    Returns:
+        `Terms`.
+
+    Raises:
+        ValueError: If a task has one batch only.
+    """
+    _require_pairs(tasks)
+    check_smooth(learner)
+    state = learner.state()
+    of_task = tf.function(
+        lambda task: _terms_of_task(learner, state, task), autograph=False
+    )
+    return Terms(*mean([of_task(task) for task in unstack(tasks)]))
+
+
+def leading_order(
+    learner: Learner, state: State, task: Task, rate
+) -> dict[str, list]:
+    """The expansion along one task's own batches, without an expectation.
+
+    `meta_gradients` differs from it by `O(rate^2)`, noise free.
+
+    Args:
+        learner: The model and its loss.
+        state: Initial weights and buffers.
+        task: One episode with k inner batches.
+        rate: The inner rate.
+
+    Returns:
+        By algorithm, lists like `state.weights`.
+    """
+    gradients = _gradients(learner, state, task)
+    last = len(gradients) - 1
+    before_last = _sum(gradients[:-1], state)
+    fomaml = vectors.plus(
+        gradients[last],
+        _product(learner, state, task, last, before_last),
+        -rate,
+    )
+    maml, reptile = fomaml, _sum(gradients, state)
+    for i in range(1, len(gradients)):
+        earlier = _sum(gradients[:i], state)
+        product = _product(learner, state, task, i, earlier)
+        reptile = vectors.plus(reptile, product, -rate)
+    for i in range(last):
+        product = _product(learner, state, task, i, gradients[last])
+        maml = vectors.plus(maml, product, -rate)
+    return {"maml": maml, "fomaml": fomaml, "reptile": reptile}
+
+
+def predict(terms: Terms, algorithm: str, batches: int, rate) -> list:
+    """`c0 * AvgGrad - c1 * rate * AvgGradInner` with the paper's numbers."""
+    c0, c1 = coefficients(algorithm, batches)
+    return vectors.plus(
+        vectors.scaled(c0, terms.average_gradient),
+        terms.average_gradient_inner,
+        -c1 * rate,
+    )
+
+
+def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
+    """The `(c0, c1)` that fit a measured meta-gradient best.
+
+    Least squares over all weights.
+
+    Args:
+        terms: AvgGrad and AvgGradInner.
+        meta_gradient: A list like the weights.
+        rate: The inner rate at which it was measured.
+    """
+    columns = [
+        np.concatenate([np.ravel(part) for part in vector])
+        for vector in (*terms, meta_gradient)
+    ]
+    basis = np.stack([columns[0], -rate * columns[1]], axis=1)
+    (c0, c1), *_ = np.linalg.lstsq(basis, columns[2], rcond=None)
+    return float(c0), float(c1)
+
+
+def _terms_of_task(learner, state, task):
+    gradients = _gradients(learner, state, task)
+    count = len(gradients)
+    total, inner = _sum(gradients, state), vectors.zeros(state.weights)
+    for i, own in enumerate(gradients):
+        others = vectors.plus(total, own, -1.0)
+        inner = vectors.plus(inner, _product(learner, state, task, i, others))
+    return (
+        vectors.scaled(1 / count, total),
+        vectors.scaled(1 / (count * (count - 1)), inner),
+    )
+
+
+def _gradients(learner, state, task):
+    return [
+        learner.gradient(state, *learner.batch(task, i))[0]
+        for i in range(task.batches.shape[0])
+    ]
+
+
+def _product(learner, state, task, i, vector):
+    batch = learner.batch(task, i)
+    return hessian_vector_product(learner, state, *batch, vector)
+
+
+def _sum(lists, state):
+    total = vectors.zeros(state.weights)
+    for each in lists:
+        total = vectors.plus(total, each)
+    return total
+
+
+def _require_pairs(tasks):
+    if tasks.batches.shape[1] < 2:
+        raise ValueError(
+            "Pairs of batches need at least two in every task. Received: "
+            f"`batches` of shape {tasks.batches.shape}. Set `inner_steps` of "
+            "EpisodeSpec to 2 or more."
+        )
