@@ -64,6 +64,11 @@ def tensorboard(logdir) -> keras.callbacks.TensorBoard:
     return keras.callbacks.TensorBoard(str(logdir), write_graph=False)
 
 
+def steps_per_call(steps: int, most: int = 100) -> int:
+    """The largest `steps_per_execution` that divides an epoch's steps."""
+    return max(d for d in range(1, most + 1) if steps % d == 0)
+
+
 def print_table(title: str, header: list, rows: list) -> None:
     """Prints a table with its columns aligned."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
@@ -147,6 +152,7 @@ def new_figure(columns: int, rows: int = 1, **settings):
 
 
 def save_figure(figure, path) -> None:
-    """Writes a figure as PNG, atomically."""
+    """Writes a figure as PNG, atomically, and the folder it goes to."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

@@ -100,14 +100,14 @@ def trained(name, logdir) -> kr.MetaModel:
         optimizer=optimizer(kr.schedules.linear(rate, 0.0, iterations)),
         inner_optimizer=keras.optimizers.SGD(0.02),
         loss="mse",
-        steps_per_execution=_largest_divisor(iterations, 100),
+        steps_per_execution=common.steps_per_call(iterations),
     )
     if name == "random":
         return model
     spec = _TEN_POINTS if name == "maml" else _GRID
     epochs = 10 if iterations % 10 == 0 else 1
     steps = iterations // epochs
-    model.steps_per_execution = _largest_divisor(steps, 100)
+    model.steps_per_execution = common.steps_per_call(steps)
     print(f"Training by {name}...", flush=True)
     model.fit(
         kr.data.SineWaves().episodes(spec, seed=common.SEED.value),
@@ -117,10 +117,6 @@ def trained(name, logdir) -> kr.MetaModel:
         verbose=common.verbosity(),
     )
     return model
-
-
-def _largest_divisor(number, most):
-    return max(d for d in range(1, most + 1) if number % d == 0)
 
 
 def adapted_outputs(model, tasks, steps) -> list:

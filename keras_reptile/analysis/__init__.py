@@ -18,10 +18,12 @@ from keras_reptile.analysis.meta_gradients import (
     measure_meta_gradients,
     meta_gradients,
 )
+from keras_reptile.analysis.overlap import batch_overlap
 
 __all__ = [
     "Agreement",
     "Terms",
+    "batch_overlap",
     "coefficients",
     "estimate_terms",
     "fit_coefficients",

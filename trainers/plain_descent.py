@@ -1,0 +1,195 @@
+"""Omniglot by plain gradient descent, as the paper's section 6 has it.
+
+What `trainers.gradient_combinations` and `trainers.overlap` share: one task
+per meta-iteration, gradient descent inside and outside, 5 ways and 5 shots.
+
+Source: Nichol, Achiam & Schulman 2018, appendix A, table 5. The inner loss is
+summed over a batch, as the original's code has it.
+"""
+
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+import keras
+from absl import app, flags
+
+import keras_reptile as kr
+from trainers import common
+
+flags.adopt_module_key_flags(common)
+
+LEARNING_RATE, BATCH_SIZE, OUTER_STEP, WAYS = 0.003, 25, 0.25, 5
+
+SHORT = flags.DEFINE_boolean(
+    "short", False, "A fraction of the meta-iterations and of the points."
+)
+META_ITERS = flags.DEFINE_integer(
+    "meta_iters",
+    None,
+    "Meta-iterations of each run, of one task each. (default: 40,000, the "
+    "paper's; 3,000 with --short)",
+    lower_bound=1,
+)
+POINTS = flags.DEFINE_integer(
+    "points", 20, "Validations of a run; they are its curve.", lower_bound=1
+)
+VALIDATION_SAMPLES = flags.DEFINE_integer(
+    "validation_samples", 100, "Episodes of one validation.", lower_bound=2
+)
+EVAL_SAMPLES = flags.DEFINE_integer(
+    "eval_samples", 1_000, "Episodes of a run's final accuracy.", lower_bound=2
+)
+_VALIDATION_CHARACTERS = 100
+
+
+class Run(NamedTuple):
+    """One meta-training.
+
+    `algorithm` is as `MetaModel` takes it; `step` the outer step size at the
+    start, annealed to 0.
+    """
+
+    name: str
+    algorithm: object
+    spec: kr.EpisodeSpec
+    step: float = OUTER_STEP
+
+
+def meta_iters() -> int:
+    """Meta-iterations of each run.
+
+    Raises:
+        app.UsageError: If there is no such number of validations in them.
+    """
+    iterations = META_ITERS.value or (3_000 if SHORT.value else 40_000)
+    if iterations % POINTS.value:
+        raise app.UsageError(
+            "--meta_iters must be a multiple of --points. Received: "
+            f"{iterations} and {POINTS.value}."
+        )
+    return iterations
+
+
+def load() -> kr.data.Splits:
+    """Omniglot with characters held out to validate on."""
+    return kr.data.omniglot(
+        common.DATA_DIR.value, validation_characters=_VALIDATION_CHARACTERS
+    )
+
+
+def build_model(run: Run) -> kr.MetaModel:
+    """The paper's network under plain gradient descent."""
+    keras.utils.set_random_seed(common.SEED.value)
+    model = kr.MetaModel(kr.models.omniglot_cnn(WAYS), run.algorithm)
+    model.compile(
+        optimizer=keras.optimizers.SGD(
+            kr.schedules.linear(run.step, 0.0, meta_iters())
+        ),
+        inner_optimizer=keras.optimizers.SGD(LEARNING_RATE),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        inner_reduction="sum",
+        steps_per_execution=common.steps_per_call(meta_iters() // POINTS.value),
+    )
+    return model
+
+
+def protocol(episodes) -> kr.Protocol:
+    """Five steps on all 25 support examples, each query on its own."""
+    return kr.Protocol(
+        ways=WAYS,
+        shots=5,
+        inner_steps=5,
+        inner_batch_size=BATCH_SIZE,
+        modes=("inductive",),
+        num_episodes=episodes,
+        seed=common.SEED.value,
+    )
+
+
+def carry_out(run: Run, omniglot, classes, logdir) -> dict:
+    """Trains once, and scores.
+
+    Args:
+        run: What to train.
+        omniglot: From `load`.
+        classes: Those of the final accuracy.
+        logdir: The program's folder; TensorBoard's logs go below it.
+
+    Returns:
+        What the results file holds: `meta_iters` and `accuracy`, the curve
+        on validation characters; `final` and `ci95`; `seconds` of training.
+    """
+    print(f"{run.name}...", flush=True)
+    model, iterations = build_model(run), meta_iters()
+    steps = iterations // POINTS.value
+    trainer = kr.MetaTrainer(
+        omniglot.validation, protocol(VALIDATION_SAMPLES.value)
+    )
+    start = time.perf_counter()
+    history = model.fit(
+        omniglot.train.episodes(run.spec, seed=common.SEED.value),
+        steps_per_epoch=steps,
+        epochs=POINTS.value,
+        callbacks=[trainer, common.tensorboard(pathlib.Path(logdir, run.name))],
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    scores = kr.evaluate(model, classes, protocol(EVAL_SAMPLES.value))
+    keras.backend.clear_session()
+    final = scores["inductive"]
+    print(f"  {common.percent(final)} % after {seconds:.0f} s", flush=True)
+    return {
+        "meta_iters": [steps * (i + 1) for i in range(POINTS.value)],
+        "accuracy": history.history["val_accuracy"],
+        "final": final.mean,
+        "ci95": final.ci95,
+        "seconds": seconds,
+    }
+
+
+def carry_out_all(runs, omniglot, classes, logdir) -> dict:
+    """`carry_out` by name; those of an interrupted program are not repeated.
+
+    Raises:
+        app.UsageError: If they had other settings.
+    """
+    settings = {
+        "meta_iters": meta_iters(),
+        "points": POINTS.value,
+        "validation_samples": VALIDATION_SAMPLES.value,
+        "eval_samples": EVAL_SAMPLES.value,
+        "seed": common.SEED.value,
+    }
+    done = _already_done(logdir, settings)
+    for run in runs:
+        if run.name not in done:
+            done[run.name] = carry_out(run, omniglot, classes, logdir)
+            common.write_results(logdir, {"settings": settings, "runs": done})
+    return {run.name: done[run.name] for run in runs}
+
+
+def _already_done(logdir, settings):
+    path = pathlib.Path(logdir, "results.json")
+    if not path.exists():
+        return {}
+    record = json.loads(path.read_text())
+    if record.get("settings") != settings:
+        raise app.UsageError(
+            f"A program goes on with the settings it was started with: "
+            f"{record.get('settings')} in {path}. Received: {settings}. Give "
+            "the same, or another --logdir."
+        )
+    return record["runs"]
+
+
+def smoothed(curve, width: int = 5) -> list:
+    """The mean of each point and of those around it, as many on each side."""
+    half = width // 2
+    means = []
+    for i in range(len(curve)):
+        reach = min(half, i, len(curve) - 1 - i)
+        around = curve[i - reach : i + reach + 1]
+        means.append(sum(around) / len(around))
+    return means
