@@ -122,11 +122,17 @@ def refused_by_xla(model: keras.Model) -> str | None:
 
 def _layers_named(model, message):
     """Names of the layers in whose scopes TensorFlow's message finds fault."""
-    scopes = {
-        scope
-        for node in re.findall(r"{{node ([^}]*)}}", message)
-        for scope in node.split("/")[:-1]
-    }
+    return layers_of(model, re.findall(r"{{node ([^}]*)}}", message))
+
+
+def layers_of(model: keras.Model, operations) -> list[str]:
+    """Names of the layers in whose scopes operations are.
+
+    Args:
+        model: The model they come from.
+        operations: Their names in a graph.
+    """
+    scopes = {scope for name in operations for scope in name.split("/")[:-1]}
     return [
         layer.name
         for layer in model._flatten_layers(include_self=False)

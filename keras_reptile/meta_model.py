@@ -23,6 +23,7 @@ from keras_reptile import (
 from keras_reptile.learner import Learner, State, check_model
 from keras_reptile.metrics import TaskMetrics, as_list
 from keras_reptile.saving import SavesBothLoops
+from keras_reptile.second_order import check_second_order
 
 INNER_STATES = tuple(meta_step.SLOTS)
 
@@ -175,6 +176,7 @@ class MetaModel(SavesBothLoops, keras.Model):
             lower=self.inner_loop_is_compiled and not run_eagerly,
             inner_variables=inner_variables,
         )
+        check_second_order(self.algorithm, self.learner)
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
         self._task_metrics = TaskMetrics(self.learner.loss_function, metrics)

@@ -23,7 +23,7 @@ ORDER = [
     {"lowering", "metrics"},
     {"shapes"},
     {"compiling", "learner", "data", "checks"},
-    {"algorithms", "analysis", "fit_checks"},
+    {"algorithms", "analysis", "fit_checks", "second_order"},
     {"meta_step", "personal", "resuming", "saving"},
     {"task_running"},
     {"meta_model", "evaluation", "checkpoints"},

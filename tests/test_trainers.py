@@ -12,14 +12,14 @@ from test_data import TFDS, needs_omniglot
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(program, *arguments):
+def run(program, *arguments, timeout=300):
     return subprocess.run(
         [sys.executable, "-m", f"trainers.{program}", *arguments],
         cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 
@@ -51,6 +51,57 @@ def test_sine(tmp_path):
     again = run("sine", *quick, f"--logdir={tmp_path}")
     assert again.returncode == 1
     assert "another --logdir" in again.stdout + again.stderr
+
+
+def test_theory(tmp_path):
+    quick = ("--tasks=2", "--units=4", "--batches=2", "--rates=1e-3")
+    ended = run("theory", *quick, "--rates=5e-4", f"--logdir={tmp_path}")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name, paper in {"maml": [1, 2], "reptile": [2, 1]}.items():
+        found = results["batches"]["2"][name]
+        assert found["paper"] == paper
+        assert abs(found["measured"][-1][1] - paper[1]) < 0.1
+        assert 1.8 < found["slope"] < 2.2
+    assert (tmp_path / "theory.png").read_bytes().startswith(b"\x89PNG")
+    ended = run("theory", "--rates=1e-3", f"--logdir={tmp_path}/other")
+    assert "two or more --rates" in ended.stdout + ended.stderr
+
+
+EXPERIMENT = (
+    *("--meta_iters=2", "--points=1", "--eval_samples=2"),
+    *("--validation_samples=2", f"--data_dir={TFDS}"),
+)
+
+
+@needs_omniglot
+def test_gradient_combinations(tmp_path):
+    arguments = (*EXPERIMENT, f"--logdir={tmp_path}")
+    ended = run("gradient_combinations", *arguments, "--only=g2", "--only=g1")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["runs"]) == {"g1", "g2"}
+    assert results["runs"]["g2"]["meta_iters"] == [2]
+    picture = tmp_path / "gradient_combinations.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    ended = run("gradient_combinations", *arguments, "--only=g1", "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert "g1...\n" not in ended.stdout  # Was done already.
+    again = run("gradient_combinations", *arguments, "--resume", "--seed=1")
+    assert "settings it was started with" in again.stdout + again.stderr
+
+
+@needs_omniglot
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "picture"), [("overlap", "overlap"), ("agreement", "agreement")]
+)
+def test_experiments_with_many_runs(tmp_path, program, picture):
+    ended = run(
+        program, *EXPERIMENT, "--short", f"--logdir={tmp_path}", timeout=1800
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @needs_omniglot

@@ -22,16 +22,26 @@ from trainers import common, plain_descent
 
 flags.adopt_module_key_flags(plain_descent)
 
+_ONLY = flags.DEFINE_multi_string(
+    "only", [], "Curves to train, such as g1+g2; may be given more than once."
+)
+
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
+    runs = [run for run in all_runs() if run.name in _ONLY.value]
+    if len(runs) < len(set(_ONLY.value)):
+        raise app.UsageError(
+            f"--only must be of {[run.name for run in all_runs()]}. Received: "
+            f"{_ONLY.value}."
+        )
     logdir = common.usable_logdir("gradient_combinations")
     figure, axes = common.new_figure(1)
     omniglot = plain_descent.load()
     results = plain_descent.carry_out_all(
-        all_runs(), omniglot, omniglot.validation, logdir
+        runs or all_runs(), omniglot, omniglot.validation, logdir
     )
     for name, result in results.items():
         draw(axes[0, 0], name, result)

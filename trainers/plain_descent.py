@@ -1,7 +1,7 @@
 """Omniglot by plain gradient descent, as the paper's section 6 has it.
 
-What `trainers.gradient_combinations` and `trainers.overlap` share: one task
-per meta-iteration, gradient descent inside and outside, 5 ways and 5 shots.
+What the programs `gradient_combinations`, `overlap` and `agreement` share:
+one task per meta-iteration, gradient descent inside and outside, 5 ways.
 
 Source: Nichol, Achiam & Schulman 2018, appendix A, table 5. The inner loss is
 summed over a batch, as the original's code has it.
@@ -13,6 +13,7 @@ import time
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 from absl import app, flags
 
 import keras_reptile as kr
@@ -119,13 +120,17 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
 
     Returns:
         What the results file holds: `meta_iters` and `accuracy`, the curve
-        on validation characters; `final` and `ci95`; `seconds` of training.
+        on validation characters; the measures of
+        `kr.analysis.gradient_agreement` where there are two batches; `final`
+        and `ci95`; `seconds` of training.
     """
     print(f"{run.name}...", flush=True)
     model, iterations = build_model(run), meta_iters()
     steps = iterations // POINTS.value
     trainer = kr.MetaTrainer(
-        omniglot.validation, protocol(VALIDATION_SAMPLES.value)
+        omniglot.validation,
+        protocol(VALIDATION_SAMPLES.value),
+        gradient_agreement=run.spec.inner_steps > 1,
     )
     start = time.perf_counter()
     history = model.fit(
@@ -143,6 +148,11 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     return {
         "meta_iters": [steps * (i + 1) for i in range(POINTS.value)],
         "accuracy": history.history["val_accuracy"],
+        **{
+            key: values
+            for key, values in history.history.items()
+            if key.startswith("gradient_")
+        },
         "final": final.mean,
         "ci95": final.ci95,
         "seconds": seconds,
@@ -163,6 +173,8 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
         "seed": common.SEED.value,
     }
     done = _already_done(logdir, settings)
+    # It warns of a function per model, which is what is wanted here.
+    tf.get_logger().setLevel("ERROR")
     for run in runs:
         if run.name not in done:
             done[run.name] = carry_out(run, omniglot, classes, logdir)

@@ -139,6 +139,8 @@ def draw(panel, batches, rates, results):
     square = np.square(rates) / rates[0] ** 2
     largest = max(result["residual"][0] for result in results.values())
     panel.loglog(rates, largest * square, "--", color="gray", label="slope 2")
+    panel.minorticks_off()
+    panel.set_xticks(rates[::2], [f"{rate:.2g}" for rate in rates[::2]])
     panel.set_title(f"{batches} batches")
     panel.set_xlabel("inner rate")
     panel.set_ylabel("relative residual")

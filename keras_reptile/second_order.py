@@ -1,0 +1,94 @@
+"""Refuses what MAML cannot differentiate a second time.
+
+An operation without a second derivative would end in TensorFlow's words deep
+inside of a graph; an optimizer whose step does not depend smoothly on the
+gradient would make first-order MAML of it without a word.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_reptile import shapes
+from keras_reptile.compiling import layers_of
+from keras_reptile.learner import Learner
+from keras_reptile.lowering import lowered
+from keras_reptile.stateless import stateless
+
+
+def check_second_order(algorithm, learner: Learner) -> None:
+    """Refuses layers and inner optimizers without a second derivative.
+
+    Args:
+        algorithm: Checked for if its `second_order` is true.
+        learner: The model and the inner optimizer.
+
+    Raises:
+        ValueError: That names the layers, or the optimizer.
+    """
+    if getattr(algorithm, "second_order", False):
+        _check_optimizer(learner)
+        _check_layers(learner)
+
+
+def _check_optimizer(learner):
+    weights = [tf.constant([[1.0, -2.0], [3.0, 0.5]])]
+    variable = keras.Variable(weights[0], dtype="float32")
+    optimizer = stateless(learner.optimizer, [variable])
+    slots = [tf.convert_to_tensor(v.value) for v in optimizer.variables]
+    gradient = tf.constant([[0.3, -0.1], [0.7, 0.2]])
+    with tf.GradientTape() as tape:
+        tape.watch(gradient)
+        for factor in (1.0, 2.0):  # The first step of Adam forgets its scale.
+            weights, slots = optimizer.stateless_apply(
+                slots, [factor * gradient], weights
+            )
+    slope = tape.gradient(weights[0], gradient)
+    if slope is None or not tf.reduce_any(slope != 0):
+        raise ValueError(
+            "MAML differentiates the inner optimizer's steps, and those of "
+            f"{type(learner.optimizer).__name__} have a derivative of 0 in "
+            "the gradient: it would be first-order MAML. Use another inner "
+            'optimizer, such as SGD or Adam, or algorithm="fomaml".'
+        )
+
+
+def _check_layers(learner):
+    model = learner.model
+    batch = shapes.batch_built_with(model)
+    if batch is None:
+        return  # Only the data can tell, and then TensorFlow does.
+    graphs = []
+    weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
+    buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+
+    def second_derivative(x):
+        graphs.append(tf.compat.v1.get_default_graph())
+        with tf.GradientTape() as outer:
+            outer.watch(weights)
+            with tf.GradientTape() as inner, lowered(model, learner.lower):
+                inner.watch(weights)
+                outputs, _ = model.stateless_call(
+                    weights, buffers, x, **shapes.training_argument(model, True)
+                )
+                # Not linear, so that there is a second derivative.
+                loss = tf.reduce_sum(outputs**2)
+            gradient = inner.gradient(loss, weights)
+        return outer.gradient([g for g in gradient if g is not None], weights)
+
+    try:
+        tf.function(second_derivative, autograph=False).get_concrete_function(
+            batch
+        )
+    except LookupError as error:
+        operation = str(error).rsplit(" ", 1)[-1]
+        kind = operation.removesuffix("Grad")
+        found = [
+            op.name for op in graphs[0].get_operations() if op.type == kind
+        ]
+        layers = ", ".join(layers_of(model, found)) or "one of its layers"
+        raise ValueError(
+            "MAML needs a second derivative of every layer. Received: model "
+            f"'{model.name}', where TensorFlow has none for "
+            f"{layers} ({operation}). Replace it, or use "
+            'algorithm="fomaml", which needs none.'
+        ) from error

@@ -1,0 +1,86 @@
+"""What the programs of the paper's experiments are made of."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_reptile as kr
+from trainers import gradient_combinations, overlap, plain_descent
+
+
+def test_tasks_of_the_combinations_are_partitioned():
+    for run in gradient_combinations.all_runs():
+        steps = len(run.algorithm.coefficients)
+        batches = kr.episodes.draw_indices([20] * 5, run.spec, 0, 3).batches
+        assert sorted(np.ravel(batches)) == list(range(25 * steps))
+
+
+def test_the_combinations_are_those_of_the_figure():
+    runs = {
+        run.name: run.algorithm.coefficients
+        for run in gradient_combinations.all_runs()
+    }
+    assert len(runs) == 10
+    assert runs["g1"] == [1]
+    assert runs["g3"] == [0, 0, 1]
+    assert runs["g1+g2+g3+g4"] == [1, 1, 1, 1]
+    assert runs["mean of g1+g2"] == [0.5, 0.5]
+
+
+# A task has 100 examples: at five steps of 25 cycling begins again.
+@pytest.mark.parametrize(
+    ("method", "steps", "size", "expected"),
+    [
+        (overlap.METHODS[1], 8, 25, 0.0),
+        (overlap.METHODS[2], 4, 25, 0.0),
+        (overlap.METHODS[2], 5, 25, 1.0),
+        (overlap.METHODS[2], 4, 30, 0.9 * 20 / 30),
+        (overlap.METHODS[3], 5, 25, 1 - 0.75**4),
+        (overlap.METHODS[0], 4, 100, 1.0),
+    ],
+)
+def test_overlap_of_the_last_batch(method, steps, size, expected):
+    run = overlap.run_of(method, steps, size)
+    assert overlap.overlap_of(run) == pytest.approx(expected, abs=0.02)
+
+
+def test_a_separate_tail_has_as_many_steps_and_examples():
+    run = overlap.run_of(overlap.METHODS[1], 4, 100)
+    assert (run.spec.inner_steps, run.spec.shots, run.spec.queries) == (
+        3,
+        15,
+        5,
+    )
+    assert run.spec.batch_size == 75
+
+
+def test_batch_overlap():
+    assert kr.analysis.batch_overlap([[0, 1], [2, 3], [1, 4]]) == 0.5
+    assert kr.analysis.batch_overlap([[0, 1]]) == 0.0
+    tasks = [[[0, 1], [2, 3]], [[0, 1], [1, 0]]]
+    assert kr.analysis.batch_overlap(tasks) == 0.5
+    with pytest.raises(ValueError, match=r"Received: shape \(2,\)"):
+        kr.analysis.batch_overlap([1, 2])
+
+
+def test_smoothing_keeps_the_ends_and_a_line():
+    curve = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert plain_descent.smoothed(curve) == curve
+    assert plain_descent.smoothed([3.0, 0.0, 0.0, 3.0]) == [3.0, 1.0, 1.0, 3.0]
+
+
+def test_every_run_is_one_that_the_model_takes():
+    runs = gradient_combinations.all_runs()
+    for method in overlap.METHODS:
+        for panel, (full, short) in overlap._PANELS.items():
+            for value in {*full, *short}:
+                settings = overlap.settings_of(panel, value)
+                runs.append(overlap.run_of(method, **settings))
+    drawings = kr.data.ClassDataset(
+        np.zeros((100, 28, 28, 1), "uint8"), [20] * 5
+    )
+    network = kr.models.omniglot_cnn(5)
+    for run in runs:
+        drawings.check(run.spec)
+        kr.MetaModel(network, run.algorithm)
+    keras.backend.clear_session()

@@ -1,0 +1,93 @@
+"""Within-task generalisation as it grows: the theory, watched live.
+
+Usage:
+    python -m trainers.agreement --short
+    python -m trainers.agreement --logdir=runs/agreement
+
+By section 5.1, Reptile and first-order MAML raise the inner product of the
+gradients of different batches of one task, so that a step on one lowers the
+loss on the other, and more so with more inner steps; joint training has no
+such term. The program meta-trains on Omniglot by each from the same weights
+and draws inner product, cosine and transfer (`kr.analysis.gradient_agreement`)
+over the meta-iterations, on the same 20 tasks for all.
+
+Source: Nichol, Achiam & Schulman 2018, section 5.1.
+"""
+
+import pathlib
+
+from absl import app, flags
+
+import keras_reptile as kr
+from trainers import common, plain_descent
+from trainers.plain_descent import BATCH_SIZE, WAYS, Run
+
+flags.adopt_module_key_flags(plain_descent)
+
+_MEASURES = ("gradient_inner_product", "gradient_cosine", "gradient_transfer")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+    plain_descent.meta_iters()  # Refused before anything is loaded.
+    logdir = common.usable_logdir("agreement")
+    figure, axes = common.new_figure(len(_MEASURES))
+    omniglot = plain_descent.load()
+    results = plain_descent.carry_out_all(
+        all_runs(), omniglot, omniglot.validation, logdir
+    )
+    for panel, measure in zip(axes[0], _MEASURES):
+        for name, result in results.items():
+            curve = plain_descent.smoothed(result[measure])
+            panel.plot(result["meta_iters"], curve, label=name)
+        panel.set_title(measure.replace("_", " "))
+        panel.set_xlabel("meta-iterations")
+    axes[0, 0].legend(fontsize="x-small")
+    picture = pathlib.Path(logdir, "agreement.png")
+    common.save_figure(figure, picture)
+    report(results)
+    print(f"Picture: {picture}. Results: {logdir}/results.json.")
+
+
+def all_runs() -> list:
+    """Joint training, FOMAML and Reptile, on batches that do not overlap."""
+    return [
+        Run("joint training", "joint", training_spec(4)),
+        Run("Reptile, 2 steps", "reptile", training_spec(2)),
+        Run("Reptile, 4 steps", "reptile", training_spec(4)),
+        Run("FOMAML, 4 steps", "foml", training_spec(4)),
+    ]
+
+
+def training_spec(steps) -> kr.EpisodeSpec:
+    """The same tasks for all, of which so many batches are learned from."""
+    return kr.EpisodeSpec(
+        ways=WAYS,
+        shots=4 * BATCH_SIZE // WAYS,
+        queries=0,
+        inner_steps=steps,
+        inner_batch_size=BATCH_SIZE,
+    )
+
+
+def report(results):
+    """Prints the measures of the last quarter of training."""
+    rows = []
+    for name, result in results.items():
+        last = [result[m][-max(1, len(result[m]) // 4) :] for m in _MEASURES]
+        rows.append(
+            [name, *(f"{sum(values) / len(values):.3f}" for values in last)]
+            + [f"{100 * result['final']:.2f} +- {100 * result['ci95']:.2f}"]
+        )
+    common.print_table(
+        "Agreement of two batches of one task, mean of the last quarter of "
+        f"{plain_descent.meta_iters()} meta-iterations, and 5-way 5-shot "
+        "validation accuracy",
+        ["training", "inner product", "cosine", "transfer", "accuracy"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
