@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from test_data import TFDS, needs_omniglot
+from test_mini_imagenet import write_tree
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -163,7 +164,67 @@ def test_omniglot_by_a_tail_that_leaves_too_few(tmp_path):
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("program", ["omniglot", "quickstart", "sheet", "sine"])
+def mini_imagenet(tmp_path, *arguments):
+    return run(
+        "mini_imagenet",
+        *("--any_classes", "--eval_iters=2", "--eval_samples=2"),
+        *("--validation_samples=2", "--eval_interval=2"),
+        f"--data_dir={tmp_path / 'tree'}",
+        f"--cache_dir={tmp_path / 'cache'}",
+        f"--logdir={tmp_path / 'run'}",
+        *arguments,
+    )
+
+
+def test_mini_imagenet(tmp_path):
+    write_tree(tmp_path / "tree", classes=5, images=16)
+    ended = mini_imagenet(tmp_path, "--meta_iters=4")
+    assert ended.returncode == 0, ended.stderr
+    for text in ("mini-ImageNet, 5-way", "1-shot  inductive", "val_accuracy"):
+        assert text in ended.stdout
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert set(results["scores"]) == {"1-shot"}
+    entries = ("train_shots", "inner_batch", "inner_iters", "eval_batch")
+    settings = results["settings"]
+    assert [settings[name] for name in entries] == [15, 10, 8, 5]
+    drawn = (tmp_path / "run/validation.png").read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    resumed = mini_imagenet(
+        tmp_path, "--meta_iters=4", "--resume", "--resize=nearest"
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    again = json.loads((tmp_path / "run/results.json").read_text())
+    assert again["scores"] == results["scores"]
+
+
+def test_the_papers_rows(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from trainers import presets
+
+    entries = ("train_shots", "inner_batch", "inner_iters", "learning_rate")
+    entries += ("meta_iters", "eval_batch", "shots")
+    rows = {
+        name: [row[entry] for entry in entries]
+        for name, row in (presets.MINI_IMAGENET | presets.OMNIGLOT).items()
+    }
+    assert rows["m15"] == [15, 10, 8, 1e-3, 100_000, 5, [1]]
+    assert rows["m55"] == [15, 10, 8, 1e-3, 100_000, 15, [5]]
+    assert rows["o15"] == [10, 10, 5, 1e-3, 100_000, 5, [1, 5]]
+    assert rows["o520"] == [10, 20, 10, 5e-4, 200_000, 10, [1, 5]]
+
+
+def test_mini_imagenet_that_is_absent(tmp_path):
+    ended = run("mini_imagenet", f"--data_dir={tmp_path}", "--preset=m55")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1 and "Traceback" not in said
+    assert f"{tmp_path}/train/n01532829/*.JPEG and 63 more folders" in said
+    ended = run("mini_imagenet")
+    assert "data_dir=None" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "program", ["mini_imagenet", "omniglot", "quickstart", "sheet", "sine"]
+)
 def test_help_names_every_flag(program):
     ended = run(program, "--help")
     shared = {"quickstart": "--resume", "sine": "--activation"}

@@ -24,12 +24,6 @@ SEED = flags.DEFINE_integer(
 RESUME = flags.DEFINE_boolean(
     "resume", False, "Goes on from the newest checkpoint in --logdir, if any."
 )
-DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where TFDS keeps Omniglot; it is downloaded there if it is absent. "
-    "(default: TFDS' own folder)",
-)
 
 
 def usable_logdir(name: str, resumable: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""The paper's settings for Omniglot, and a flag for each of their entries.
+"""The paper's settings, and a flag for each of their entries.
 
 Source: Nichol, Achiam & Schulman 2018, appendix A. Flags have the names of
 the original's (openai/supervised-reptile).
@@ -33,51 +33,94 @@ _TWENTY_WAY = {
 # Not the paper's: the same figures in a quarter of the meta-iterations. Chosen
 # on 120 characters held out of the training ones, see BUILD_NOTES.md.
 _FAST_FIVE_WAY = {**_FIVE_WAY, "learning_rate": 4e-3, "meta_iters": 25_000}
-PRESETS = {
+_MINI_IMAGENET = {
+    **_FIVE_WAY,
+    "shots": [1],
+    "train_shots": 15,
+    "inner_iters": 8,
+}
+OMNIGLOT = {
     "fast5": _FAST_FIVE_WAY,
     "o15": _FIVE_WAY,
     "o55": _FIVE_WAY,
     "o120": _TWENTY_WAY,
     "o520": _TWENTY_WAY,
 }
+# Of one training, but with inner batches of their own at evaluation.
+MINI_IMAGENET = {
+    "m15": _MINI_IMAGENET,
+    "m55": {**_MINI_IMAGENET, "shots": [5], "eval_batch": 15},
+}
+# By name: the kind of flag, its help and its lower bound.
+_ENTRIES = {
+    "classes": (flags.DEFINE_integer, "Ways: classes per episode.", 2),
+    "shots": (
+        flags.DEFINE_multi_integer,
+        "Shots at evaluation; may be given more than once.",
+        1,
+    ),
+    "train_shots": (
+        flags.DEFINE_integer,
+        "Shots in training; 0 takes the first of --shots.",
+        0,
+    ),
+    "inner_batch": (flags.DEFINE_integer, "Examples per inner step.", 1),
+    "inner_iters": (flags.DEFINE_integer, "Inner steps in training.", 1),
+    "learning_rate": (flags.DEFINE_float, "Of the inner optimizer.", 0.0),
+    "meta_step": (
+        flags.DEFINE_float,
+        "Outer step size of the first meta-iteration.",
+        0.0,
+    ),
+    "meta_step_final": (
+        flags.DEFINE_float,
+        "Outer step size it is annealed to, linearly.",
+        0.0,
+    ),
+    "meta_batch": (flags.DEFINE_integer, "Tasks per meta-iteration.", 1),
+    "meta_iters": (flags.DEFINE_integer, "Meta-iterations.", 1),
+    "eval_batch": (
+        flags.DEFINE_integer,
+        "Examples per inner step at evaluation.",
+        1,
+    ),
+    "eval_iters": (flags.DEFINE_integer, "Inner steps at evaluation.", 1),
+    "eval_samples": (
+        flags.DEFINE_integer,
+        "Episodes of the final evaluation.",
+        2,
+    ),
+}
 
 
-def _said(name, text):
+def define(table: dict, default: str) -> None:
+    """Defines --preset and a flag for each entry of the presets.
+
+    Args:
+        table: `OMNIGLOT` or `MINI_IMAGENET`, the program's own.
+        default: The preset of a start without --preset.
+    """
+    flags.DEFINE_enum(
+        "preset",
+        default,
+        sorted(table),
+        "Row of the paper's table to start from.",
+    )
+    for name, (kind, text, lower_bound) in _ENTRIES.items():
+        kind(name, None, _said(table, name, text), lower_bound=lower_bound)
+
+
+def _said(table, name, text):
     """A flag's help with what the presets have for it."""
-    five, twenty = _FIVE_WAY[name], _TWENTY_WAY[name]
-    both = f"{five}" if five == twenty else f"{five} in 5-way, {twenty} in 20"
-    return f"{text} (preset: {both})"
+    presets = {}
+    for preset, entries in table.items():
+        presets.setdefault(str(entries[name]), []).append(preset)
+    values = [
+        value if len(presets) == 1 else f"{value} in {', '.join(where)}"
+        for value, where in presets.items()
+    ]
+    return f"{text} (preset: {'; '.join(values)})"
 
-
-def _integer(name, text, lower_bound=1):
-    flags.DEFINE_integer(name, None, _said(name, text), lower_bound=lower_bound)
-
-
-def _float(name, text):
-    flags.DEFINE_float(name, None, _said(name, text), lower_bound=0.0)
-
-
-PRESET = flags.DEFINE_enum(
-    "preset", "o15", sorted(PRESETS), "Row of the paper's table to start from."
-)
-_integer("classes", "Ways: classes per episode.", lower_bound=2)
-flags.DEFINE_multi_integer(
-    "shots",
-    None,
-    _said("shots", "Shots at evaluation; may be given more than once."),
-    lower_bound=1,
-)
-_integer("train_shots", "Shots in training; 0 takes the first of --shots.", 0)
-_integer("inner_batch", "Examples per inner step.")
-_integer("inner_iters", "Inner steps in training.")
-_float("learning_rate", "Of the inner optimizer.")
-_float("meta_step", "Outer step size of the first meta-iteration.")
-_float("meta_step_final", "Outer step size it is annealed to, linearly.")
-_integer("meta_batch", "Tasks per meta-iteration.")
-_integer("meta_iters", "Meta-iterations.")
-_integer("eval_batch", "Examples per inner step at evaluation.")
-_integer("eval_iters", "Inner steps at evaluation.")
-_integer("eval_samples", "Episodes of the final evaluation.", lower_bound=2)
 
 _FOML = flags.DEFINE_boolean(
     "foml", False, "First-order MAML: the last inner step is the update."
@@ -91,15 +134,20 @@ _FOML_TAIL = flags.DEFINE_integer(
 )
 
 
-def chosen() -> dict:
+def chosen(table: dict) -> dict:
     """The preset's entries, with those given on the command line.
 
-    Besides them, the `algorithm` and the shots of its `tail`, 0 for none.
+    Args:
+        table: As `define` was given it.
+
+    Returns:
+        The entries by name; besides them, the `algorithm` and the shots of
+        its `tail`, 0 for none.
 
     Raises:
         app.UsageError: If a tail leaves nothing for the steps before it.
     """
-    settings = dict(PRESETS[PRESET.value])
+    settings = dict(table[flags.FLAGS.preset])
     given = {name: flags.FLAGS[name].value for name in settings}
     settings |= {name: v for name, v in given.items() if v is not None}
     settings["train_shots"] = settings["train_shots"] or settings["shots"][0]

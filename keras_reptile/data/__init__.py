@@ -2,15 +2,18 @@
 
 from keras_reptile.data.arrays import from_arrays
 from keras_reptile.data.classes import ClassDataset
-from keras_reptile.data.omniglot import Splits, omniglot
+from keras_reptile.data.mini_imagenet import mini_imagenet
+from keras_reptile.data.omniglot import omniglot
 from keras_reptile.data.scribbles import scribbles
 from keras_reptile.data.sines import SineWaves
+from keras_reptile.data.splits import Splits
 
 __all__ = [
     "ClassDataset",
     "SineWaves",
     "Splits",
     "from_arrays",
+    "mini_imagenet",
     "omniglot",
     "scribbles",
 ]

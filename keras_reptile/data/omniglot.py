@@ -5,12 +5,12 @@ for the split, the resizing and the rotations. Ink is 0, the background 1.
 """
 
 import random
-from typing import NamedTuple
 
 import numpy as np
 
 from keras_reptile.data import cache
 from keras_reptile.data.classes import ClassDataset
+from keras_reptile.data.splits import Splits
 
 NUM_CHARACTERS, NUM_DRAWINGS, EXTENT = 1623, 20, 28
 NUM_TRAINING = 1200
@@ -22,14 +22,6 @@ _ARRAYS = {
     "names": (NUM_CHARACTERS,),
     "background": (NUM_CHARACTERS,),
 }
-
-
-class Splits(NamedTuple):
-    """Classes to train on, to choose by and to report on."""
-
-    train: ClassDataset
-    validation: ClassDataset | None
-    test: ClassDataset
 
 
 def omniglot(

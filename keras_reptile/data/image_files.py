@@ -1,0 +1,170 @@
+"""Folders of image files, decoded and resized side by side."""
+
+import concurrent.futures
+import hashlib
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_reptile.data import cache
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+def list_classes(folder) -> dict:
+    """The image files of a folder of class folders.
+
+    Hidden files, folders within a class and files of other kinds are left
+    out. A link that leads nowhere is not: it is a file that is missing.
+
+    Args:
+        folder: One split, `<folder>/<class>/*.JPEG`.
+
+    Returns:
+        Lists of paths by the class' name, both sorted, so that they are in
+        the same order on every machine.
+    """
+    folders = sorted(path for path in _visible(folder) if path.is_dir())
+    return {
+        path.name: sorted(
+            file
+            for file in _visible(path)
+            if file.suffix.lower() in SUFFIXES and not file.is_dir()
+        )
+        for path in folders
+    }
+
+
+def _visible(folder):
+    paths = pathlib.Path(folder).iterdir()
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def nearest(image: np.ndarray, extent: int) -> np.ndarray:
+    """Resizes to a square by the nearest pixel, exactly as PIL does."""
+    height, width = image.shape[:2]
+    rows = nearest_indices(height, extent)
+    return image[rows][:, nearest_indices(width, extent)]
+
+
+def nearest_indices(size: int, extent: int) -> np.ndarray:
+    """Which pixels of an axis of `size` remain: floor((i + .5) size / extent).
+
+    The centres are added up one by one, as PIL has it. Where one falls on
+    the border of two pixels, as with sizes of 400 or 640, the rounding of
+    the sum decides between them.
+    """
+    step = size / extent
+    steps = np.full(extent, step)
+    steps[0] = step / 2
+    return np.cumsum(steps).astype(int)
+
+
+def bicubic(image: np.ndarray, extent: int) -> np.ndarray:
+    """Resizes to a square by TensorFlow's antialiased bicubic filter.
+
+    PIL's differs by the rounding of its two passes: by at most 1 of 255.
+    """
+    resized = tf.image.resize(
+        image, (extent, extent), method="bicubic", antialias=True
+    )
+    return np.clip(np.rint(resized.numpy()), 0, 255).astype(np.uint8)
+
+
+RESIZES = {"nearest": nearest, "bicubic": bicubic}
+
+
+def decode(path, resize: str, extent: int):
+    """Reads one file as RGB, in whatever colours it is stored.
+
+    Args:
+        path: A JPEG or PNG file; its suffix may say either of both.
+        resize: A key of `RESIZES`.
+        extent: Of the square it is resized to.
+
+    Returns:
+        `(image, None)`, uint8 of shape `(extent, extent, 3)`, or
+        `(None, reason)` if there is none.
+    """
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        return None, error.strerror or type(error).__name__
+    if not content:
+        return None, "empty"
+    try:
+        # The accurate transform is the one that PIL takes.
+        image = tf.io.decode_jpeg(
+            content,
+            channels=3,
+            dct_method="INTEGER_ACCURATE",
+            try_recover_truncated=False,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        known = content.startswith((b"\xff\xd8", b"\x89PNG"))
+        logging.debug("%s: %s", path, error)
+        return None, "truncated or damaged" if known else "no JPEG or PNG"
+    return RESIZES[resize](image.numpy(), extent), None
+
+
+def decode_all(paths: list, resize: str, extent: int):
+    """Decodes files side by side, in threads.
+
+    Args:
+        paths: Of the files.
+        resize: A key of `RESIZES`.
+        extent: Of the squares.
+
+    Returns:
+        `(images, problems)`: uint8 of shape `(n, extent, extent, 3)`, and
+        a reason by path for each file that is not an image, whose place
+        among the images holds nothing of use.
+    """
+    images = np.empty((len(paths), extent, extent, 3), np.uint8)
+    problems = {}
+
+    def place(index):
+        image, problem = decode(paths[index], resize, extent)
+        if problem:
+            problems[paths[index]] = problem
+        else:
+            images[index] = image
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        for _ in threads.map(place, range(len(paths))):
+            pass  # Raises what a thread has raised.
+    return images, {path: problems[path] for path in paths if path in problems}
+
+
+def decode_once(paths: list, resize: str, extent: int, name: str, directory):
+    """`decode_all`, kept on disk for the next start.
+
+    What is kept is found again as long as the files have the names, sizes
+    and times of change that they had.
+
+    Args:
+        paths: Of the files.
+        resize: A key of `RESIZES`.
+        extent: Of the squares.
+        name: What the file on disk begins with.
+        directory: Of the cache, see `cache.load`.
+    """
+    digest = hashlib.sha256(f"{resize} {extent}".encode())
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:  # Decoding tells what is the matter with it.
+            return decode_all(paths, resize, extent)
+        key = (*path.parts[-2:], status.st_size, status.st_mtime_ns)
+        digest.update(repr(key).encode())
+    name = f"{name}-{digest.hexdigest()[:16]}"
+    shapes = {"images": (len(paths), extent, extent, 3)}
+    stored = cache.load(name, directory, shapes)
+    if stored is not None:
+        return stored["images"], {}
+    images, problems = decode_all(paths, resize, extent)
+    if not problems:
+        cache.store(name, {"images": images}, directory)
+    return images, problems

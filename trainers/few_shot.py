@@ -1,0 +1,232 @@
+"""What the paper's experiments on images share: flags, training and table.
+
+A program has a network, a data set and presets (`trainers.presets`); from
+the flags on, it is this.
+"""
+
+import time
+
+import keras
+from absl import app, flags
+
+import keras_reptile as kr
+from trainers import common, presets
+
+_REPLACEMENT = flags.DEFINE_boolean(
+    "replacement", False, "Draws every inner batch independently."
+)
+_EVAL_INTERVAL = flags.DEFINE_integer(
+    "eval_interval",
+    1_000,
+    "Meta-iterations per epoch: between checkpoints, lines of the log and, "
+    "where there are classes to validate on, evaluations.",
+    lower_bound=1,
+)
+_VALIDATION_SAMPLES = flags.DEFINE_integer(
+    "validation_samples", 200, "Episodes of one validation.", lower_bound=2
+)
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", 1.0, "Factor on the weights before each inner step."
+)
+_TRANSDUCTIVE = flags.DEFINE_boolean(
+    "transductive",
+    False,
+    "Validates in transductive mode; the final table has both modes anyway.",
+)
+_SGD = flags.DEFINE_boolean(
+    "sgd", False, "Gradient descent inside, in place of Adam without momentum."
+)
+_INNER_STATE = flags.DEFINE_enum(
+    "inner_state",
+    "average",
+    kr.meta_model.INNER_STATES,
+    "What becomes of the inner optimizer's slots after a meta-iteration; the "
+    "original carries them from task to task.",
+)
+
+
+def chosen(table: dict) -> dict:
+    """The settings of the chosen preset and of the command line.
+
+    Args:
+        table: The program's presets.
+
+    Raises:
+        app.UsageError: If they contradict each other.
+    """
+    settings = presets.chosen(table)
+    iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
+    if iterations > interval and iterations % interval:
+        raise app.UsageError(
+            "--meta_iters must be a multiple of --eval_interval, or smaller. "
+            f"Received: {iterations} and {interval}."
+        )
+    return settings
+
+
+def run(title, network, splits, settings, logdir) -> None:
+    """Meta-trains on one split, validates on the next, reports on the last.
+
+    Args:
+        title: The data's name, for the table.
+        network: From a number of ways to a model, as in `kr.models`.
+        splits: A `kr.data.Splits`; its validation may be `None`.
+        settings: As `chosen` returns them.
+        logdir: Where all that is written goes.
+    """
+    spec = training_spec(settings, min(splits.train.counts))
+    model = build_model(network, settings)
+    for shots in settings["shots"]:  # Before hours are spent on training.
+        final = protocol(settings, shots, settings["eval_samples"])
+        kr.evaluation.check_protocol(model, splits.test, final)
+    trainer = train(model, splits, settings, spec, logdir)
+    scores, seconds = evaluate(model, splits.test, settings)
+    report(title, scores, logdir, settings, trainer.seconds, seconds)
+
+
+def build_model(network, settings) -> kr.MetaModel:
+    """The network and its two optimizers."""
+    keras.utils.set_random_seed(common.SEED.value)
+    if _SGD.value:
+        inner = keras.optimizers.SGD(settings["learning_rate"])
+    else:
+        inner = keras.optimizers.Adam(
+            settings["learning_rate"], beta_1=0.0, beta_2=0.999, epsilon=1e-8
+        )
+    outer = kr.schedules.linear(
+        settings["meta_step"],
+        settings["meta_step_final"],
+        settings["meta_iters"],
+    )
+    model = kr.MetaModel(
+        network(settings["classes"]),
+        settings["algorithm"],
+        inner_state=_INNER_STATE.value,
+    )
+    model.compile(
+        optimizer=keras.optimizers.SGD(outer),
+        inner_optimizer=inner,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        inner_reduction="sum",
+        inner_weight_decay=_WEIGHT_DECAY.value,
+    )
+    return model
+
+
+def protocol(settings, shots, episodes) -> kr.Protocol:
+    """How few-shot accuracy is measured at a number of shots."""
+    first = "transductive" if _TRANSDUCTIVE.value else "inductive"
+    modes = sorted(kr.evaluation.MODES, key=lambda mode: mode != first)
+    return kr.Protocol(
+        ways=settings["classes"],
+        shots=shots,
+        inner_steps=settings["eval_iters"],
+        inner_batch_size=settings["eval_batch"],
+        replacement=_REPLACEMENT.value,
+        repeat_within_batch=_repeats(settings, "eval_batch", shots),
+        modes=tuple(modes),
+        num_episodes=episodes,
+        seed=common.SEED.value,
+    )
+
+
+def _repeats(settings, batch, shots):
+    """Whether a batch holds examples twice, as the original's then does."""
+    too_large = settings[batch] > settings["classes"] * shots
+    return too_large and not _REPLACEMENT.value
+
+
+def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
+    """The episodes of training.
+
+    Raises:
+        app.UsageError: If there are no such episodes.
+    """
+    # A tail is a query set, and the step on it the algorithm's own. Without
+    # one, queries are for the log only, and there may be none left for them.
+    tail, drawn = settings["tail"], settings["train_shots"]
+    try:
+        return kr.EpisodeSpec(
+            ways=settings["classes"],
+            shots=drawn - tail,
+            queries=tail or min(1, max(0, examples_per_class - drawn)),
+            inner_steps=settings["inner_iters"] - bool(tail),
+            inner_batch_size=settings["inner_batch"],
+            replacement=_REPLACEMENT.value,
+            repeat_within_batch=_repeats(settings, "inner_batch", drawn - tail),
+        )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from None
+
+
+def train(model, splits, settings, spec, logdir) -> kr.MetaTrainer:
+    """Meta-trains for `meta_iters`, in epochs of `eval_interval`."""
+    validation = splits.validation
+    trainer = kr.MetaTrainer(
+        validation=validation,
+        protocol=validation
+        and protocol(settings, settings["shots"][0], _VALIDATION_SAMPLES.value),
+        checkpoint_dir=logdir,
+        resume=common.RESUME.value,
+        log_dir=f"{logdir}/meta_steps",
+    )
+    stream = splits.train.episodes(
+        spec, settings["meta_batch"], common.SEED.value
+    )
+    steps = min(_EVAL_INTERVAL.value, settings["meta_iters"])
+    model.fit(
+        stream,
+        steps_per_epoch=steps,
+        epochs=settings["meta_iters"] // steps,
+        callbacks=[trainer, common.tensorboard(logdir)],
+        verbose=common.verbosity(),
+    )
+    return trainer
+
+
+def evaluate(model, test, settings):
+    """Scores by shots and mode on the test classes, and the seconds."""
+    start, scores = time.perf_counter(), {}
+    for shots in settings["shots"]:
+        print(f"Evaluating, {shots}-shot...", flush=True)
+        scores[shots] = kr.evaluate(
+            model, test, protocol(settings, shots, settings["eval_samples"])
+        )
+    return scores, time.perf_counter() - start
+
+
+def report(
+    title, scores, logdir, settings, training_seconds, evaluation_seconds
+):
+    """Prints the table and writes it beside the checkpoints."""
+    rows = [
+        [f"{shots}-shot", mode, common.percent(score), score.num_episodes]
+        for shots, modes in scores.items()
+        for mode, score in sorted(modes.items())
+    ]
+    common.print_table(
+        f"{title}, {settings['classes']}-way, after "
+        f"{settings['meta_iters']} meta-iterations: accuracy in percent",
+        ["shots", "mode", "mean +- 95 % interval", "episodes"],
+        rows,
+    )
+    print(
+        f"Training took {training_seconds:.0f} s, evaluation "
+        f"{evaluation_seconds:.0f} s."
+    )
+    path = common.write_results(
+        logdir,
+        {
+            "settings": settings,
+            "training_seconds": training_seconds,
+            "evaluation_seconds": evaluation_seconds,
+            "scores": {
+                f"{shots}-shot": {
+                    mode: common.summary(score) for mode, score in modes.items()
+                }
+                for shots, modes in scores.items()
+            },
+        },
+    )
+    print(f"Results: {path}. Watch with: tensorboard --logdir {logdir}")
