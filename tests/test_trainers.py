@@ -239,3 +239,18 @@ def test_what_cannot_be_is_refused_before_training():
     assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
     ended = run("omniglot", "--seed=-1")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@needs_omniglot
+def test_algorithms(tmp_path):
+    ended = run(
+        "algorithms",
+        *("--meta_iters=2", "--eval_samples=2", "--only=joint"),
+        *(f"--data_dir={TFDS}", f"--logdir={tmp_path}"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["joint"]["scores"]) == {"1-shot", "5-shot"}
+    assert results["joint"]["peak_memory"] > 1e8
+    ended = run("algorithms", "--only=mamml", f"--logdir={tmp_path}")
+    assert "--only must be of" in ended.stdout + ended.stderr

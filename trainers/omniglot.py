@@ -17,18 +17,12 @@ its commands translate one to one: --train-shots 10 is --train_shots=10.
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, few_shot, presets
+from trainers import common, few_shot, omniglot_folder, presets
 
 presets.define(presets.OMNIGLOT, default="o15")
-for _module in (common, few_shot, presets):
+for _module in (common, few_shot, omniglot_folder, presets):
     flags.adopt_module_key_flags(_module)
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where TFDS keeps Omniglot; it is downloaded there if it is absent. "
-    "(default: TFDS' own folder)",
-)
 _VALIDATION_CHARACTERS = flags.DEFINE_integer(
     "validation_characters",
     0,
@@ -50,7 +44,9 @@ def main(argv):
     settings = few_shot.chosen(presets.OMNIGLOT)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     splits = kr.data.omniglot(
-        _DATA_DIR.value, _SPLIT.value, _VALIDATION_CHARACTERS.value
+        omniglot_folder.DATA_DIR.value,
+        _SPLIT.value,
+        _VALIDATION_CHARACTERS.value,
     )
     network = kr.models.omniglot_cnn
     few_shot.run("Omniglot", network, splits, settings, logdir)

@@ -12,16 +12,11 @@ from absl import app, flags
 
 import keras_reptile as kr
 from keras_reptile import files
-from trainers import common
+from trainers import common, omniglot_folder
 
 flags.declare_key_flag("seed")
+flags.adopt_module_key_flags(omniglot_folder)
 
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where TFDS keeps Omniglot; it is downloaded there if it is absent. "
-    "(default: TFDS' own folder)",
-)
 _OUTPUT = flags.DEFINE_string("output", "sheet.png", "Where the PNG goes.")
 _ROWS, _COLUMNS, _SCALE = 12, 10, 2
 
@@ -40,7 +35,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     left = sheet(kr.data.scribbles(_ROWS, seed=common.SEED.value))
-    right = sheet(kr.data.omniglot(_DATA_DIR.value).test)
+    right = sheet(kr.data.omniglot(omniglot_folder.DATA_DIR.value).test)
     gap = np.full((len(left), 12), 255, np.uint8)
     image = np.concatenate([left, gap, right], axis=1)
     image = image.repeat(_SCALE, 0).repeat(_SCALE, 1)[..., np.newaxis]
