@@ -31,9 +31,10 @@ import keras
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common
+from trainers import common, omniglot_folder
 
 flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(omniglot_folder)
 
 _META_ITERS = flags.DEFINE_integer(
     "meta_iters", 3_000, "Meta-iterations of each.", lower_bound=1
@@ -130,8 +131,8 @@ def in_own_process(name, logdir) -> dict:
             f"--eval_samples={_EVAL_SAMPLES.value}",
             f"--seed={common.SEED.value}",
         ]
-        if common.DATA_DIR.value:
-            command.append(f"--data_dir={common.DATA_DIR.value}")
+        if omniglot_folder.DATA_DIR.value:
+            command.append(f"--data_dir={omniglot_folder.DATA_DIR.value}")
         subprocess.run(command, check=True)
     record = json.loads(path.read_text())
     flags_then = record["flags"]
@@ -146,7 +147,7 @@ def in_own_process(name, logdir) -> dict:
 
 def carry_out(name, training, logdir):
     """Trains and scores in this process, and writes the results."""
-    omniglot = kr.data.omniglot(common.DATA_DIR.value)
+    omniglot = kr.data.omniglot(omniglot_folder.DATA_DIR.value)
     model = build_model(training)
     history = model.fit(
         omniglot.train.episodes(training.spec, _TASKS, common.SEED.value),

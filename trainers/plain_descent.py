@@ -17,9 +17,10 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common
+from trainers import common, omniglot_folder
 
 flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(omniglot_folder)
 
 LEARNING_RATE, BATCH_SIZE, OUTER_STEP, WAYS = 0.003, 25, 0.25, 5
 
@@ -30,7 +31,7 @@ META_ITERS = flags.DEFINE_integer(
     "meta_iters",
     None,
     "Meta-iterations of each run, of one task each. (default: 40,000, the "
-    "paper's; 3,000 with --short)",
+    "paper's; 2,000 with --short)",
     lower_bound=1,
 )
 POINTS = flags.DEFINE_integer(
@@ -64,7 +65,7 @@ def meta_iters() -> int:
     Raises:
         app.UsageError: If there is no such number of validations in them.
     """
-    iterations = META_ITERS.value or (3_000 if SHORT.value else 40_000)
+    iterations = META_ITERS.value or (2_000 if SHORT.value else 40_000)
     if iterations % POINTS.value:
         raise app.UsageError(
             "--meta_iters must be a multiple of --points. Received: "
@@ -76,7 +77,8 @@ def meta_iters() -> int:
 def load() -> kr.data.Splits:
     """Omniglot with characters held out to validate on."""
     return kr.data.omniglot(
-        common.DATA_DIR.value, validation_characters=_VALIDATION_CHARACTERS
+        omniglot_folder.DATA_DIR.value,
+        validation_characters=_VALIDATION_CHARACTERS,
     )
 
 
