@@ -6,9 +6,11 @@ into every checkpoint and compared when it is restored.
 """
 
 import dataclasses
+import functools
 import json
 
 import keras
+import numpy as np
 
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
@@ -79,14 +81,32 @@ def check_same(here: dict, there: dict, path) -> None:
 
 
 def _described(thing):
-    """Class and configuration of a layer, optimizer or loss."""
+    """What a layer, optimizer, loss or algorithm is made of."""
+    if isinstance(thing, functools.partial):
+        arguments = _plain([list(thing.args), thing.keywords])
+        return [_described(thing.func), *arguments]
     if not hasattr(thing, "get_config"):
-        return getattr(thing, "__name__", type(thing).__name__)
+        own = getattr(thing, "__name__", None)
+        state = getattr(thing, "__dict__", {})
+        return own or [type(thing).__name__, _plain(state)]
     try:
         config = thing.get_config()
     except NotImplementedError:  # As Keras says of a layer without its own.
         config = {}
     return [type(thing).__name__, _without_names(config)]
+
+
+def _plain(value):
+    """Without what would be told apart by its place in memory."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "numpy") or isinstance(value, np.ndarray):
+        return np.asarray(value).tolist()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def _without_names(value):

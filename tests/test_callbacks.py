@@ -1,5 +1,6 @@
 """MetaTrainer: evaluation, checkpoints, and exact resumption."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -11,11 +12,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, all_values, assert_same, blobs, meta_model
+from conftest import (
+    SPEC,
+    all_values,
+    assert_same,
+    blobs,
+    meta_model,
+    mlp,
+)
 
 import keras_reptile as kr
 from keras_reptile import checkpoints
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 TRAIN, HELD_OUT = blobs(seed=0), blobs(seed=1)
 PROTOCOL = kr.Protocol(
     ways=3, shots=3, queries=2, inner_steps=4, num_episodes=12
@@ -295,6 +304,42 @@ def test_a_run_is_not_resumed_as_another_one(tmp_path, changes, seed, text):
     with pytest.raises(ValueError, match=text):
         fit(other, seed, True)
     assert_same(before, all_values(other))
+
+
+class Scaled:
+    """An algorithm that is an instance and has no `get_config`."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.table = np.ones(2)
+        self.other = blobs  # Told apart by its place in memory, if at all.
+
+    def __call__(self, learner, state, task):
+        return scaled_by(learner, state, task, self.factor)
+
+
+def scaled_by(learner, state, task, factor):
+    gradient, adapted = kr.algorithms.get("reptile")(learner, state, task)
+    return [g * factor for g in gradient], adapted
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [Scaled, lambda factor: functools.partial(scaled_by, factor=factor)],
+    ids=["instance", "partial"],
+)
+def test_nor_by_an_algorithm_made_otherwise(tmp_path, algorithm):
+    def fit(factor, resume):
+        model = kr.MetaModel(mlp(), algorithm(factor))
+        model.compile(loss=LOSS)
+        trainer = kr.MetaTrainer(checkpoint_dir=tmp_path, resume=resume)
+        stream = TRAIN.episodes(SPEC, 2, seed=1)
+        model.fit(stream, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+
+    fit(0.5, False)
+    fit(0.5, True)
+    with pytest.raises(ValueError, match="'algorithm' is .*0.25.* here, and"):
+        fit(0.25, True)
 
 
 def test_the_best_survives_a_resumption(tmp_path):

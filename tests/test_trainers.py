@@ -143,6 +143,24 @@ def test_omniglot_by_foml_with_a_tail(tmp_path):
 
 
 @needs_omniglot
+@pytest.mark.parametrize("algorithm", ["maml", "joint"])
+def test_omniglot_by_another_algorithm(tmp_path, algorithm):
+    ended = run(
+        "omniglot",
+        *(f"--algorithm={algorithm}", "--meta_iters=2", "--eval_samples=2"),
+        *(f"--data_dir={TFDS}", f"--logdir={tmp_path}"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    settings = json.loads((tmp_path / "results.json").read_text())["settings"]
+    assert settings["algorithm"] == algorithm
+    of_maml = algorithm == "maml"
+    assert settings["sgd"] == of_maml
+    assert settings["outer_optimizer"] == ("adam" if of_maml else "sgd")
+    assert settings["queries"] == (10 if of_maml else None)
+    assert settings["inner_batch"] == (None if of_maml else 10)
+
+
+@needs_omniglot
 def test_omniglot_with_every_drawing_as_the_original_has_it(tmp_path):
     ended = run(
         "omniglot",

@@ -33,9 +33,6 @@ _TRANSDUCTIVE = flags.DEFINE_boolean(
     False,
     "Validates in transductive mode; the final table has both modes anyway.",
 )
-_SGD = flags.DEFINE_boolean(
-    "sgd", False, "Gradient descent inside, in place of Adam without momentum."
-)
 _INNER_STATE = flags.DEFINE_enum(
     "inner_state",
     "average",
@@ -87,7 +84,7 @@ def run(title, network, splits, settings, logdir) -> None:
 def build_model(network, settings) -> kr.MetaModel:
     """The network and its two optimizers."""
     keras.utils.set_random_seed(common.SEED.value)
-    if _SGD.value:
+    if settings["sgd"]:
         inner = keras.optimizers.SGD(settings["learning_rate"])
     else:
         inner = keras.optimizers.Adam(
@@ -103,8 +100,9 @@ def build_model(network, settings) -> kr.MetaModel:
         settings["algorithm"],
         inner_state=_INNER_STATE.value,
     )
+    kinds = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
     model.compile(
-        optimizer=keras.optimizers.SGD(outer),
+        optimizer=kinds[settings["outer_optimizer"]](outer),
         inner_optimizer=inner,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -133,8 +131,8 @@ def protocol(settings, shots, episodes) -> kr.Protocol:
 
 def _repeats(settings, batch, shots):
     """Whether a batch holds examples twice, as the original's then does."""
-    too_large = settings[batch] > settings["classes"] * shots
-    return too_large and not _REPLACEMENT.value
+    size = settings[batch] or 0  # `None` is the whole support set.
+    return size > settings["classes"] * shots and not _REPLACEMENT.value
 
 
 def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
@@ -143,15 +141,18 @@ def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
     Raises:
         app.UsageError: If there are no such episodes.
     """
-    # A tail is a query set, and the step on it the algorithm's own. Without
-    # one, queries are for the log only, and there may be none left for them.
+    # A tail is a query set, and the step on it the algorithm's own.
     tail, drawn = settings["tail"], settings["train_shots"]
+    queries = settings["queries"]
+    if queries is None:  # For the log only, and there may be none left.
+        queries = min(1, max(0, examples_per_class - drawn))
+    own_step = settings["algorithm"] == "foml_tail"
     try:
         return kr.EpisodeSpec(
             ways=settings["classes"],
             shots=drawn - tail,
-            queries=tail or min(1, max(0, examples_per_class - drawn)),
-            inner_steps=settings["inner_iters"] - bool(tail),
+            queries=queries,
+            inner_steps=settings["inner_iters"] - own_step,
             inner_batch_size=settings["inner_batch"],
             replacement=_REPLACEMENT.value,
             repeat_within_batch=_repeats(settings, "inner_batch", drawn - tail),

@@ -4,7 +4,11 @@ Source: Nichol, Achiam & Schulman 2018, appendix A. Flags have the names of
 the original's (openai/supervised-reptile).
 """
 
-from absl import app, flags
+from absl import flags
+
+from trainers import algorithm_flags
+
+flags.adopt_module_key_flags(algorithm_flags)
 
 _FIVE_WAY = {
     "classes": 5,
@@ -122,18 +126,6 @@ def _said(table, name, text):
     return f"{text} (preset: {'; '.join(values)})"
 
 
-_FOML = flags.DEFINE_boolean(
-    "foml", False, "First-order MAML: the last inner step is the update."
-)
-_FOML_TAIL = flags.DEFINE_integer(
-    "foml_tail",
-    None,
-    "With --foml, shots set apart for the last inner step, which takes all of "
-    "them at once; they are of --train_shots.",
-    lower_bound=1,
-)
-
-
 def chosen(table: dict) -> dict:
     """The preset's entries, with those given on the command line.
 
@@ -141,31 +133,13 @@ def chosen(table: dict) -> dict:
         table: As `define` was given it.
 
     Returns:
-        The entries by name; besides them, the `algorithm` and the shots of
-        its `tail`, 0 for none.
+        The entries by name, and those of `algorithm_flags.complete`.
 
     Raises:
-        app.UsageError: If a tail leaves nothing for the steps before it.
+        app.UsageError: If flags contradict each other.
     """
-    settings = dict(table[flags.FLAGS.preset])
+    settings = table[flags.FLAGS.preset] | algorithm_flags.replaced()
     given = {name: flags.FLAGS[name].value for name in settings}
     settings |= {name: v for name, v in given.items() if v is not None}
     settings["train_shots"] = settings["train_shots"] or settings["shots"][0]
-    settings["algorithm"] = "foml" if _FOML.value else "reptile"
-    settings["tail"] = _FOML_TAIL.value or 0
-    if settings["tail"]:
-        _check_tail(settings)
-        settings["algorithm"] = "foml_tail"
-    return settings
-
-
-def _check_tail(settings):
-    tail = settings["tail"]
-    shots, steps = settings["train_shots"], settings["inner_iters"]
-    if not _FOML.value or tail >= shots or steps < 2:
-        raise app.UsageError(
-            "--foml_tail goes with --foml, and leaves at least one shot of "
-            "--train_shots and one step of --inner_iters before it. Received: "
-            f"--foml={_FOML.value}, --foml_tail={tail}, {shots} training shots "
-            f"and {steps} inner steps."
-        )
+    return algorithm_flags.complete(settings)
