@@ -50,13 +50,14 @@ class Run(NamedTuple):
     """One meta-training.
 
     `algorithm` is as `MetaModel` takes it; `step` the outer step size at the
-    start, annealed to 0.
+    start, annealed to 0. `agreement` asks for that of the gradients.
     """
 
     name: str
     algorithm: object
     spec: kr.EpisodeSpec
     step: float = OUTER_STEP
+    agreement: bool = False
 
 
 def meta_iters() -> int:
@@ -123,7 +124,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     Returns:
         What the results file holds: `meta_iters` and `accuracy`, the curve
         on validation characters; the measures of
-        `kr.analysis.gradient_agreement` where there are two batches; `final`
+        `kr.analysis.gradient_agreement` where they are asked for; `final`
         and `ci95`; `seconds` of training.
     """
     print(f"{run.name}...", flush=True)
@@ -132,7 +133,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     trainer = kr.MetaTrainer(
         omniglot.validation,
         protocol(VALIDATION_SAMPLES.value),
-        gradient_agreement=run.spec.inner_steps > 1,
+        gradient_agreement=run.agreement,
     )
     start = time.perf_counter()
     history = model.fit(
