@@ -20,7 +20,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, plain_descent
-from trainers.plain_descent import BATCH_SIZE, WAYS, Run
+from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
 
 flags.adopt_module_key_flags(plain_descent)
 
@@ -58,7 +58,7 @@ def all_runs() -> list:
         Run("Reptile, 4 steps", "reptile", training_spec(4)),
         Run("FOMAML, 4 steps", "foml", training_spec(4)),
     ]
-    return [run._replace(agreement=True) for run in runs]
+    return [run._replace(agreement=True, step=OUTER_STEP) for run in runs]
 
 
 def training_spec(steps) -> kr.EpisodeSpec:

@@ -34,6 +34,13 @@ META_ITERS = flags.DEFINE_integer(
     "paper's; 2,000 with --short)",
     lower_bound=1,
 )
+OUTER_STEP_SIZE = flags.DEFINE_float(
+    "outer_step",
+    None,
+    "Outer step size at the start, annealed to 0, where it is not part of the "
+    "experiment. (default: 0.25, the paper's; twice that with --short)",
+    lower_bound=0.0,
+)
 POINTS = flags.DEFINE_integer(
     "points", 20, "Validations of a run; they are its curve.", lower_bound=1
 )
@@ -50,13 +57,13 @@ class Run(NamedTuple):
     """One meta-training.
 
     `algorithm` is as `MetaModel` takes it; `step` the outer step size at the
-    start, annealed to 0. `agreement` asks for that of the gradients.
+    start, annealed to 0, `None` for the flag's. `agreement` asks for that of the gradients.
     """
 
     name: str
     algorithm: object
     spec: kr.EpisodeSpec
-    step: float = OUTER_STEP
+    step: float | None = None
     agreement: bool = False
 
 
@@ -75,6 +82,13 @@ def meta_iters() -> int:
     return iterations
 
 
+def outer_step() -> float:
+    """The outer step size at the start, where a run has none of its own."""
+    if OUTER_STEP_SIZE.value is not None:
+        return OUTER_STEP_SIZE.value
+    return OUTER_STEP * (2 if SHORT.value else 1)
+
+
 def load() -> kr.data.Splits:
     """Omniglot with characters held out to validate on."""
     return kr.data.omniglot(
@@ -89,7 +103,11 @@ def build_model(run: Run) -> kr.MetaModel:
     model = kr.MetaModel(kr.models.omniglot_cnn(WAYS), run.algorithm)
     model.compile(
         optimizer=keras.optimizers.SGD(
-            kr.schedules.linear(run.step, 0.0, meta_iters())
+            kr.schedules.linear(
+                outer_step() if run.step is None else run.step,
+                0.0,
+                meta_iters(),
+            )
         ),
         inner_optimizer=keras.optimizers.SGD(LEARNING_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -173,6 +191,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
         "points": POINTS.value,
         "validation_samples": VALIDATION_SAMPLES.value,
         "eval_samples": EVAL_SAMPLES.value,
+        "outer_step": outer_step(),
         "seed": common.SEED.value,
     }
     done = _already_done(logdir, settings)
