@@ -51,6 +51,10 @@ class MetaTrainer(keras.callbacks.Callback):
             `gradient_transfer`, see `kr.analysis.gradient_agreement`.
         log_dir: Where TensorBoard scalars by meta-step go; `None` writes
             none. (`keras.callbacks.TensorBoard` has them by epoch.)
+        max_nonfinite: The share of an epoch's tasks, of 20 at least, whose
+            inner loop may end in NaN or infinity. These are left out of the
+            update and counted as `inner/nonfinite_tasks`; if there are more,
+            training stops with a `FloatingPointError`.
 
     Raises:
         ValueError: If `validation` and `protocol` are not given together,
@@ -79,6 +83,7 @@ class MetaTrainer(keras.callbacks.Callback):
         resume: bool = False,
         log_dir: str | None = None,
         gradient_agreement: bool = False,
+        max_nonfinite: float = 0.5,
     ):
         super().__init__()
         _check_arguments(
@@ -98,6 +103,12 @@ class MetaTrainer(keras.callbacks.Callback):
         self.resume = resume
         self.log_dir = files.writable_folder(log_dir)
         self.gradient_agreement = gradient_agreement
+        if not 0.0 <= max_nonfinite <= 1.0:
+            raise ValueError(
+                "`max_nonfinite` is a share of the tasks, from 0 to 1. "
+                f"Received: max_nonfinite={max_nonfinite!r}."
+            )
+        self.max_nonfinite = max_nonfinite
         self.best_accuracy = None
         self.seconds = 0.0
         self._probe = None
@@ -177,12 +188,14 @@ class MetaTrainer(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
         self._scores = {}
+        self._epoch_began = self.model.meta_step
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.meta_step
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
             logs["meta_steps_per_second"] = self._clock.rate
+        self._stop_if_diverged(step, logs or {})
         before, self._last_step = self._last_step, step
         evaluated = _crossed(before, step, self.eval_interval)
         if evaluated:
@@ -190,6 +203,19 @@ class MetaTrainer(keras.callbacks.Callback):
         # With the same interval, after the evaluation that it belongs to.
         if _crossed(before, step, self.checkpoint_interval):
             self._save(step)
+
+    def _stop_if_diverged(self, step, logs):
+        failed = float(logs.get("inner/nonfinite_tasks", 0))
+        tasks = (step - self._epoch_began) * self.model.tasks_per_step
+        if tasks < 20 or failed <= self.max_nonfinite * tasks:
+            return
+        raise FloatingPointError(
+            f"The inner loops of {failed:.0f} of {tasks} tasks ended in NaN or "
+            f"infinity by meta-step {step}, more than the share of "
+            f"{self.max_nonfinite} that `max_nonfinite` allows. Lower the "
+            "learning rate of the inner optimizer, or of the outer one, and "
+            "go on from the last checkpoint."
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.meta_step
@@ -250,9 +276,8 @@ class MetaTrainer(keras.callbacks.Callback):
         checkpoints.write(path, self.model, extra, self._settings)
 
     def _progress(self):
-        progress = {
-            "outer_step_size": float(self.model.optimizer.learning_rate)
-        }
+        step_size = tf.convert_to_tensor(self.model.optimizer.learning_rate)
+        progress = {"outer_step_size": float(step_size)}
         if self._clock.rate:
             progress["meta_steps_per_second"] = self._clock.rate
         return progress

@@ -9,24 +9,12 @@ from absl import logging
 from keras_reptile import lowering, shapes
 
 
-def check_outer_loop(optimizer, inner_state: str, replicas: int) -> None:
-    """Refuses outer optimizers and devices that a meta-step cannot serve.
-
-    Args:
-        optimizer: The outer optimizer.
-        inner_state: As given to `MetaModel`.
-        replicas: Devices in sync.
+def check_outer_optimizer(optimizer) -> None:
+    """Refuses outer optimizers that a meta-step cannot serve.
 
     Raises:
-        ValueError: If slots are carried over several devices, or the
-            optimizer does not step at every meta-step.
+        ValueError: If it does not step at every meta-step.
     """
-    if inner_state == "carry" and replicas > 1:
-        raise ValueError(
-            'inner_state="carry" passes the slots from task to task, so '
-            "the tasks cannot be shared out among devices. Received: "
-            f'{replicas} replicas. Use inner_state="average".'
-        )
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
             "The outer optimizer must take a step at every meta-step. "

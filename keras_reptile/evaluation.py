@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_reptile import checks, fit_checks
+from keras_reptile import checks, distribution, fit_checks
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, unstack
 from keras_reptile.inner_variables import selected
@@ -131,21 +131,22 @@ def evaluate(
     ```
     """
     check_protocol(model, classes, protocol)
+    strategy = model.distribute_strategy
+    at_once = _AT_ONCE * strategy.num_replicas_in_sync
     # Negative seeds, which no training stream has.
     stream = classes.stream(
-        protocol.spec, meta_batch_size=_AT_ONCE, seed=-1 - protocol.seed
+        protocol.spec, meta_batch_size=at_once, seed=-1 - protocol.seed
     )
     count = protocol.num_episodes
-    score = _scoring_function(model, protocol)
-    state = model.initial_state()
-    parts = []
-    for first, tasks in enumerate(stream.take(-(-count // _AT_ONCE))):
-        number = tf.constant(first * _AT_ONCE, tf.int64)
-        parts.append(score(state, tasks, number))
-    hits = {
-        key: np.concatenate([part[key] for part in parts])[:count]
-        for key in parts[0]
-    }
+    calls = -(-count // at_once)
+    score = _scoring_function(model, protocol, at_once)
+    episodes = iter(distribution.share(stream.take(calls), strategy))
+    hits = {"before": [], **{mode: [] for mode in protocol.modes}}
+    for call in range(calls):
+        first = tf.constant(call * at_once, tf.int64)
+        for key, values in score(next(episodes), first).items():
+            hits[key].append(values)
+    hits = {k: np.concatenate(parts)[:count] for k, parts in hits.items()}
     before = float(hits.pop("before").mean())
     return {mode: Scores(hits[mode], before) for mode in protocol.modes}
 
@@ -203,8 +204,9 @@ _PREDICTIONS = {
 }
 
 
-def _scoring_function(model, protocol):
+def _scoring_function(model, protocol, at_once):
     learner, modes = model.learner, protocol.modes
+    strategy = model.distribute_strategy
     if protocol.inner_variables is not None:
         learner = learner.restricted(protocol.inner_variables)
     adapts = tuple(learner.adapts)
@@ -229,14 +231,25 @@ def _scoring_function(model, protocol):
         ("score_one", modes, adapts), score_one, jit=False
     )
 
-    def score_many(state, tasks, number):
-        results = []
+    def score_many(tasks, first):
+        state, results = model.initial_state(), []
+        numbers = first + distribution.numbers_here(at_once, _AT_ONCE)
         for t, task in enumerate(unstack(tasks)):
-            results.append(one(learner.with_seed(state, number + t), task))
-        return {k: tf.stack([r[k] for r in results]) for k in results[0]}
+            results.append(one(learner.with_seed(state, numbers[t]), task))
+        stacked = [tf.stack([r[k] for r in results]) for k in results[0]]
+        whole = distribution.gathered(stacked)
+        return dict(zip(results[0], whole))
+
+    def on_all_replicas(tasks, first):
+        scores = strategy.run(score_many, args=(tasks, first))
+        # The same on all.
+        return {
+            k: strategy.experimental_local_results(v)[0]
+            for k, v in scores.items()
+        }
 
     return model.compiled_function(
-        ("score", modes, adapts), score_many, jit=False
+        ("score", modes, adapts), on_all_replicas, jit=False
     )
 
 

@@ -64,21 +64,6 @@ def _check_width(spec, model, tasks, loss):
         )
 
 
-def check_replicas(dataset, replicas: int) -> None:
-    """Refuses meta-batches that the devices cannot share evenly.
-
-    Raises:
-        ValueError: If the number of tasks is no multiple of `replicas`.
-    """
-    tasks = dataset.element_spec.batches.shape[0]
-    if tasks % replicas:
-        raise ValueError(
-            "The tasks of a meta-step must share out evenly among the "
-            f"devices. Received: {tasks} tasks and {replicas} replicas. Use a "
-            f"`meta_batch_size` that is a multiple of {replicas}."
-        )
-
-
 def check_same_variables(meta_model) -> None:
     """Refuses a model of which layers were frozen since `compile`.
 

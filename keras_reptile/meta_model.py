@@ -13,7 +13,9 @@ import tensorflow as tf
 from keras_reptile import (
     algorithms,
     compiling,
+    distribution,
     fit_checks,
+    keras_under_strategies,
     meta_step,
     personal,
     resuming,
@@ -25,7 +27,7 @@ from keras_reptile.metrics import TaskMetrics, as_list
 from keras_reptile.saving import SavesBothLoops
 from keras_reptile.second_order import check_second_order
 
-INNER_STATES = tuple(meta_step.SLOTS)
+INNER_STATES = meta_step.INNER_STATES
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")
@@ -135,10 +137,8 @@ class MetaModel(SavesBothLoops, keras.Model):
                 be used as a pure function.
         """
         self._compile_settings = {
-            "optimizer": keras.optimizers.get(optimizer or _sgd(1.0)),
-            "inner_optimizer": keras.optimizers.get(
-                inner_optimizer or _sgd(0.01)
-            ),
+            "optimizer": optimizer or _sgd(1.0),
+            "inner_optimizer": inner_optimizer or _sgd(0.01),
             "loss": loss,
             "metrics": as_list(metrics),
             "inner_reduction": inner_reduction,
@@ -150,44 +150,54 @@ class MetaModel(SavesBothLoops, keras.Model):
             "tasks_per_chunk": tasks_per_chunk,
             "inner_variables": inner_variables,
         }
-        compiling.check_outer_loop(
-            self._compile_settings["optimizer"],
-            self.inner_state,
-            self.distribute_strategy.num_replicas_in_sync,
+        # Both optimizers' variables are to be where the model's are.
+        with self.distribute_strategy.scope():
+            self._configure(self._compile_settings)
+
+    def _configure(self, given):
+        for name in ("optimizer", "inner_optimizer"):
+            given[name] = keras.optimizers.get(given[name])
+        strategy = self.distribute_strategy
+        distribution.check_strategy(
+            strategy, self.inner_model, self.inner_state
         )
+        compiling.check_outer_optimizer(given["optimizer"])
+        keras_under_strategies.prepare(given["optimizer"], strategy)
         self.task_execution = task_running.choose(
-            task_execution,
+            given["task_execution"],
             self.inner_model,
             self.algorithm,
             self.inner_state,
-            run_eagerly,
+            given["run_eagerly"],
         )
-        task_running.check_chunk(tasks_per_chunk, self.task_execution)
-        self.tasks_per_chunk = tasks_per_chunk
+        self.tasks_per_chunk = given["tasks_per_chunk"]
+        task_running.check_chunk(self.tasks_per_chunk, self.task_execution)
         self.inner_loop_is_compiled = compiling.whether_to_jit(
-            jit_compile, self.inner_model
+            given["jit_compile"], self.inner_model
         )
         self.learner = Learner(
             self.inner_model,
-            loss,
-            self._compile_settings["inner_optimizer"],
-            inner_reduction,
-            inner_weight_decay,
-            lower=self.inner_loop_is_compiled and not run_eagerly,
-            inner_variables=inner_variables,
+            given["loss"],
+            given["inner_optimizer"],
+            given["inner_reduction"],
+            given["inner_weight_decay"],
+            lower=self.inner_loop_is_compiled and not given["run_eagerly"],
+            inner_variables=given["inner_variables"],
         )
         check_second_order(self.algorithm, self.learner)
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
-        self._task_metrics = TaskMetrics(self.learner.loss_function, metrics)
+        self._task_metrics = TaskMetrics(
+            self.learner.loss_function, given["metrics"]
+        )
         self._compiled_functions = {}
         self._fit_spec = self._evaluate_spec = None
         # The loss and metrics stay here: Keras' own would read a Task as
         # (x, y, weight). Compiling all of a step breaks under strategies.
         super().compile(
-            optimizer=self._compile_settings["optimizer"],
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
+            optimizer=given["optimizer"],
+            run_eagerly=given["run_eagerly"],
+            steps_per_execution=given["steps_per_execution"],
             jit_compile=False,
             auto_scale_loss=False,
         )
@@ -197,10 +207,7 @@ class MetaModel(SavesBothLoops, keras.Model):
         ]
         self.settings = settings.of_model(
             self.inner_model,
-            {
-                **self._compile_settings,
-                "jit_compile": self.inner_loop_is_compiled,
-            },
+            {**given, "jit_compile": self.inner_loop_is_compiled},
             self.algorithm,
             self.inner_state,
             self.learner.adapts,
@@ -210,6 +217,11 @@ class MetaModel(SavesBothLoops, keras.Model):
     def meta_step(self) -> int:
         """Meta-steps taken so far."""
         return int(tf.convert_to_tensor(self.optimizer.iterations.value))
+
+    @property
+    def tasks_per_step(self) -> int:
+        """Tasks of a meta-step, those of all replicas, as last in `fit`."""
+        return self._fit_spec.batches.shape[0]
 
     @property
     def metrics(self):
@@ -250,14 +262,38 @@ class MetaModel(SavesBothLoops, keras.Model):
             # and the number of tasks and steps must be static.
             self._fit_spec, self.train_function = x.element_spec, None
         kwargs.setdefault("shuffle", False)
+        self._share_validation_data(kwargs)
         fit_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
         resumed = resuming.before_fit(self, x, kwargs.get("callbacks"))
         if resumed:
-            return resuming.fit_from_here(self, super().fit, x, kwargs)
+            return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
         fit_checks.check_goes_on(x, self.meta_step)
-        return super().fit(resuming.stream_from_here(self, x), **kwargs)
+        return self._keras_fit(resuming.stream_from_here(self, x), **kwargs)
+
+    def _keras_fit(self, x, **kwargs):
+        return super().fit(
+            self._shared(x, kwargs, "steps_per_epoch"), **kwargs
+        )
+
+    def _shared(self, x, arguments, steps):
+        """`x` for the replicas; Keras cannot see the end of it then."""
+        if not distribution.is_shared(self.distribute_strategy):
+            return x
+        if arguments.get(steps) is None:
+            arguments[steps], x = int(x.cardinality()), x.repeat()
+        return distribution.share(x, self.distribute_strategy)
+
+    def _share_validation_data(self, arguments):
+        data = arguments.get("validation_data")
+        if data is None or not distribution.is_shared(self.distribute_strategy):
+            return
+        self._check_tasks(data)
+        self._evaluate_spec, self.test_function = data.element_spec, None
+        arguments["validation_data"] = self._shared(
+            data, arguments, "validation_steps"
+        )
 
     def evaluate(self, x=None, **kwargs):
         """Adapts to every task of a dataset and reports loss and metrics.
@@ -273,13 +309,15 @@ class MetaModel(SavesBothLoops, keras.Model):
         Raises:
             ValueError: If the episodes do not suit the model.
         """
+        if isinstance(x, tf.distribute.DistributedDataset):
+            return super().evaluate(x, **kwargs)  # Called and checked by `fit`.
         self._check_tasks(x)
         if x.element_spec != self._evaluate_spec:
             self._evaluate_spec, self.test_function = x.element_spec, None
         fit_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        return super().evaluate(x, **kwargs)
+        return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
     def _check_tasks(self, x):
         self._require_compiled()
@@ -287,35 +325,57 @@ class MetaModel(SavesBothLoops, keras.Model):
         fit_checks.check_task_dataset(
             x, self.inner_model, self.learner.loss_function
         )
-        fit_checks.check_replicas(
-            x, self.distribute_strategy.num_replicas_in_sync
-        )
 
     def train_step(self, tasks):
         """One meta-step: adapt to every task, then the outer update."""
-        number = tf.cast(self.optimizer.iterations.value, tf.int64)
+        step = tf.cast(self.optimizer.iterations.value, tf.int64)
+        numbers, real, first = self._numbers(tasks, self._fit_spec)
+        before = self.initial_state().slots
         gradients, adapted = zip(
-            *task_running.run(self, self.algorithm, tasks, number)
+            *task_running.run(
+                self, self.algorithm, tasks, step * first + numbers
+            )
         )
-        # The optimizer itself adds up what its replicas give it.
-        self.optimizer.apply(
-            meta_step.share_of_mean(gradients),
-            self.inner_model.trainable_variables,
+        gradient, slots, counted = meta_step.update(
+            gradients,
+            [state.slots for state in adapted],
+            real,
+            self.inner_state,
+            before,
+            self.learner.fresh_slots,
         )
-        slots = meta_step.SLOTS[self.inner_state](
-            [state.slots for state in adapted], self.learner.fresh_slots
-        )
+        self.optimizer.apply(gradient, self.inner_model.trainable_variables)
         for variable, slot in zip(self.inner_optimizer.variables, slots):
             # A setting among the slots, which a mean would round.
             if variable.name != "learning_rate":
                 variable.assign(slot)
-        return self._logs(tasks, adapted)
+        return self._logs(tasks, adapted, real, counted)
 
     def test_step(self, tasks):
         """Adapts to every task and reports; leaves no trace."""
-        adapt, number = task_running.adapt_only, tf.zeros((), tf.int64)
-        results = task_running.run(self, adapt, tasks, number)
-        return self._logs(tasks, [adapted for _, adapted in results])
+        numbers, real, _ = self._numbers(tasks, self._evaluate_spec)
+        results = task_running.run(
+            self, task_running.adapt_only, tasks, numbers
+        )
+        adapted = [state for _, state in results]
+        return self._logs(tasks, adapted, real, real)
+
+    def logs_so_far(self) -> dict:
+        """The metrics of the tasks since the epoch began, by name."""
+        return self._task_metrics.results()
+
+    def _numbers(self, tasks, spec):
+        """Of this replica's tasks: numbers, which are real; and of how many."""
+        here = tasks.batches.shape[0]
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        count = here if replicas == 1 else spec.batches.shape[0]
+        numbers = distribution.numbers_here(count, here)
+        return numbers, numbers < count, count
+
+    def _make_function(self, step_function):
+        if not distribution.is_shared(self.distribute_strategy):
+            return super()._make_function(step_function)
+        return keras_under_strategies.make_function(self, step_function)
 
     def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
         """Learns new classes from a few examples.
@@ -378,9 +438,10 @@ class MetaModel(SavesBothLoops, keras.Model):
             state, x, compiled=self.inner_loop_is_compiled
         )
 
-    def _logs(self, tasks, adapted):
+    def _logs(self, tasks, adapted, real, counted):
         predict = self.compiled_function("predict", self._predict)
-        return self._task_metrics.update(tasks, adapted, predict)
+        self._task_metrics.update(tasks, adapted, predict, real, counted)
+        return self.logs_so_far()
 
     def _require_compiled(self):
         if not self.compiled:

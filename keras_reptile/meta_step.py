@@ -4,8 +4,11 @@ Source: Nichol, Achiam & Schulman 2018, Algorithm 2; for the slots, the
 original's `Reptile.train_step`, which never resets them in training.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
+from keras_reptile import distribution
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.learner import Learner, State
 
@@ -15,7 +18,7 @@ def run_tasks(
     learner: Learner,
     state: State,
     tasks: Task,
-    number,
+    numbers,
     in_order: bool,
     carry: bool,
 ) -> list:
@@ -26,7 +29,8 @@ def run_tasks(
         learner: The learner.
         state: The state at the beginning of the meta-step.
         tasks: A batch of tasks, their number static.
-        number: The meta-step's number, from which dropout's seeds follow.
+        numbers: The tasks' numbers in the run, from which dropout's seeds
+            follow.
         in_order: Whether a task waits for the one before it. Otherwise the
             tasks run side by side.
         carry: Whether a task starts with the slots that the one before it
@@ -37,18 +41,28 @@ def run_tasks(
     """
     results, before = [], []
     for t, task in enumerate(unstack(tasks)):
-        seeded = learner.with_seed(state, _task_number(tasks, number, t))
+        seeded = learner.with_seed(state, numbers[t])
         with tf.control_dependencies(before):
             results.append(run(seeded, task))
         if in_order:
             before = [results[-1][1].loss]
         if carry:
-            state = state._replace(slots=results[-1][1].slots)
+            after = results[-1][1].slots
+            state = state._replace(slots=_if_finite(after, state.slots))
+            results[-1] = results[-1][0], results[-1][1]._replace(
+                slots=state.slots
+            )
     return results
 
 
+def _if_finite(after, before):
+    """The slots after a task, or those before it, if it failed."""
+    finite = _finite([slot for slot in after if slot.dtype.is_floating])
+    return [tf.where(finite, a, b) for a, b in zip(after, before)]
+
+
 def run_parts(
-    run, learner: Learner, state: State, tasks: Task, number, planned
+    run, learner: Learner, state: State, tasks: Task, numbers, planned
 ) -> list:
     """Runs an additive algorithm on tasks that are cut into parts.
 
@@ -58,7 +72,8 @@ def run_parts(
         learner: The learner.
         state: The state at the beginning of the meta-step.
         tasks: A batch of tasks, their number static.
-        number: The meta-step's number, from which dropout's seeds follow.
+        numbers: The tasks' numbers in the run, from which dropout's seeds
+            follow.
         planned: Parts by lane, see `keras_reptile.lanes`.
 
     Returns:
@@ -73,9 +88,8 @@ def run_parts(
             if position >= len(parts):
                 continue
             t, first, last = parts[position]
-            task_number = _task_number(tasks, number, t)
             before, begun = results.get(
-                t, (None, learner.with_seed(state, task_number))
+                t, (None, learner.with_seed(state, numbers[t]))
             )
             with tf.control_dependencies(ends[lane]):
                 part = run(
@@ -128,52 +142,107 @@ def _at(index, tree):
     return tf.nest.map_structure(lambda x: x[index], tree)
 
 
-def _task_number(tasks, number, t):
-    """A task's number in the whole run, over all replicas."""
-    replicas = tf.distribute.get_replica_context()
-    count = tasks.batches.shape[0]
-    replica = tf.cast(replicas.replica_id_in_sync_group, tf.int64)
-    return (number * replicas.num_replicas_in_sync + replica) * count + t
+class Mean(NamedTuple):
+    """Means over the tasks of all replicas.
+
+    `values` are the means; `counted`, of shape `(tasks,)`, says which tasks
+    of this replica are in them; `count` is their number over all replicas.
+    """
+
+    values: list
+    counted: tf.Tensor
+    count: tf.Tensor
 
 
-def share_of_mean(lists) -> list:
-    """This replica's part of the mean over the tasks of all replicas.
+def mean_over_tasks(lists, real) -> Mean:
+    """The mean over all tasks whose values are finite, of all replicas.
+
+    Called where a replica runs, outside of loops and conditions.
 
     Args:
         lists: A list of tensors for each task of this replica.
+        real: Whether each task counts, booleans of shape `(tasks,)`; others
+            only fill up a replica.
 
     Returns:
-        A list of tensors whose sums over the replicas are the means.
+        A `Mean`; its values are 0 where no task counts.
     """
-    replicas = tf.distribute.get_replica_context()
-    count = tf.constant(float(len(lists)))
-    if replicas.num_replicas_in_sync > 1:
-        count = replicas.all_reduce(tf.distribute.ReduceOp.SUM, count)
     # Not add_n: with it 3 of 29 models built anew in one process differed in
     # the last bit after the same episodes, with this form none of 29.
     sums = [tf.reduce_sum(tf.stack(parts), 0) for parts in zip(*lists)]
-    return [total / tf.cast(count, total.dtype) for total in sums]
+    # A sum that is finite has finite parts: so the parts are looked at only
+    # if it is not.
+    sums, counted = tf.cond(
+        tf.reduce_all(real) & _finite(sums),
+        lambda: (sums, real),
+        lambda: _without_failed(lists, real),
+    )
+    count = tf.reduce_sum(tf.cast(counted, tf.float32))
+    *sums, count = distribution.sum_over_replicas([*sums, count])
+    means = [tf.math.divide_no_nan(s, tf.cast(count, s.dtype)) for s in sums]
+    return Mean(means, counted, count)
 
 
-def mean_slots(lists) -> list:
-    """The mean of the tasks' slots, over all replicas.
+def _without_failed(lists, real):
+    """Sums over the tasks that are real and finite, and which they are."""
+    finite = tf.stack([_finite(values) for values in lists])
+    counted = real & finite
+    sums = [
+        tf.reduce_sum(
+            tf.stack(
+                [
+                    tf.where(counted[t], part, tf.zeros_like(part))
+                    for t, part in enumerate(parts)
+                ]
+            ),
+            0,
+        )
+        for parts in zip(*lists)
+    ]
+    return sums, counted
 
-    Integers are step counters, the same in every task, and stay what they
-    are.
+
+def _finite(tensors):
+    """Whether all values are finite, by their sums."""
+    return tf.reduce_all(
+        [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]
+    )
+
+
+def update(gradients, slots, real, mode: str, before, fresh):
+    """The meta-gradient of a meta-step, and the slots after it.
+
+    Args:
+        gradients: The meta-gradient of each task of this replica.
+        slots: The inner optimizer's slots after each.
+        real: Whether each task counts, booleans of shape `(tasks,)`.
+        mode: One of `INNER_STATES`.
+        before: The slots before the meta-step.
+        fresh: The slots of an optimizer not yet used.
+
+    Returns:
+        `(meta_gradient, slots, counted)`; the last as `Mean` has it. Where no
+        task counts, the gradient is 0 and the slots are those before.
     """
-    first = lists[0]
-    floating = [i for i, slot in enumerate(first) if slot.dtype.is_floating]
-    means = share_of_mean([[slots[i] for i in floating] for slots in lists])
-    replicas = tf.distribute.get_replica_context()
-    if replicas.num_replicas_in_sync > 1:
-        means = replicas.all_reduce(tf.distribute.ReduceOp.SUM, means)
-    by_index = dict(zip(floating, means))
-    return [by_index.get(i, slot) for i, slot in enumerate(first)]
+    # Integers are step counters, the same in every task.
+    floating = [i for i, s in enumerate(before) if s.dtype.is_floating]
+    if mode != "average":
+        mean = mean_over_tasks(gradients, real)
+        # Slots that are carried have left out what failed, see `run_tasks`.
+        after = fresh if mode == "reset" else slots[-1]
+        return mean.values, after, mean.counted
+    lists = [
+        [*gradient, *(of_task[i] for i in floating)]
+        for gradient, of_task in zip(gradients, slots)
+    ]
+    mean = mean_over_tasks(lists, real)
+    number = len(gradients[0])
+    means = dict(zip(floating, mean.values[number:]))
+    kept = [
+        tf.where(mean.count > 0, means.get(i, slots[0][i]), old)
+        for i, old in enumerate(before)
+    ]
+    return mean.values[:number], kept, mean.counted
 
 
-# The slots after a meta-step, of the tasks' slots and of fresh ones.
-SLOTS = {
-    "average": lambda slots, fresh: mean_slots(slots),
-    "carry": lambda slots, fresh: slots[-1],
-    "reset": lambda slots, fresh: fresh,
-}
+INNER_STATES = ("average", "carry", "reset")

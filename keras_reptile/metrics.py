@@ -1,6 +1,9 @@
 """What `fit` reports of a meta-step's tasks, as Keras metrics."""
 
+import inspect
+
 import keras
+import tensorflow as tf
 
 from keras_reptile.episodes import Task
 from keras_reptile.losses import PerExampleLoss
@@ -59,6 +62,9 @@ def _resolve(metric, loss):
 class TaskMetrics:
     """Loss and metrics of the queries after adaptation, and the inner loss.
 
+    Tasks whose inner loop did not stay finite are in none of these; there
+    are `inner/nonfinite_tasks` of them since the beginning of the epoch.
+
     Args:
         loss: The loss, per example.
         metrics: As given to `compile`.
@@ -71,33 +77,62 @@ class TaskMetrics:
         self._loss_function = loss
         self._loss = keras.metrics.Mean(name="loss")
         self._inner_loss = keras.metrics.Mean(name="inner_loss")
+        self._nonfinite = keras.metrics.Sum(name="inner/nonfinite_tasks")
         self._of_queries = resolve_metrics(metrics, loss.loss)
+        self.of_queries = True
 
     @property
     def all(self) -> list:
         """Every metric, for Keras to reset."""
-        return [self._loss, *self._of_queries, self._inner_loss]
+        of_inner_loop = [self._inner_loss, self._nonfinite]
+        return [self._loss, *self._of_queries, *of_inner_loop]
 
-    def update(self, tasks: Task, adapted: list, predict) -> dict:
+    def update(self, tasks: Task, adapted: list, predict, real, counted):
         """Takes in a meta-step.
 
         Args:
             tasks: A batch of tasks.
             adapted: The state that each ended with.
             predict: A function `(state, x) -> outputs`.
-
-        Returns:
-            Results by name; without queries, the inner loss alone.
+            real: Whether each task counts, booleans of shape `(tasks,)`.
+            counted: Whether it is also in the update, having stayed finite.
         """
+        failed = tf.cast(real & ~counted, tf.float32)
+        self._nonfinite.update_state(failed)
         steps = tasks.batches.shape[1]
-        for state in adapted:
-            self._inner_loss.update_state(state.loss / steps)
-        if not tasks.query.x.shape[1]:
-            return {"inner_loss": self._inner_loss.result()}
+        for t, state in enumerate(adapted):
+            loss = _zero_unless(counted[t], state.loss / steps)
+            self._inner_loss.update_state(loss, _weight(counted[t]))
+        self.of_queries = tasks.query.x.shape[1] > 0
+        if not self.of_queries:
+            return
         for t, state in enumerate(adapted):
             x, y = tasks.query.x[t], tasks.query.y[t]
-            outputs = predict(state, x)
-            self._loss.update_state(self._loss_function(y, outputs))
+            outputs = _zero_unless(counted[t], predict(state, x))
+            weights = tf.fill(tf.shape(outputs)[:1], _weight(counted[t]))
+            losses = _zero_unless(counted[t], self._loss_function(y, outputs))
+            self._loss.update_state(losses, weights)
             for metric in self._of_queries:
-                metric.update_state(y, outputs)
-        return {metric.name: metric.result() for metric in self.all}
+                if _takes_weights(metric):
+                    metric.update_state(y, outputs, sample_weight=weights)
+                else:
+                    metric.update_state(y, outputs)
+
+    def results(self) -> dict:
+        """Results by name; without queries, those of the inner loop alone."""
+        shown = self.all if self.of_queries else self.all[-2:]
+        return {metric.name: metric.result() for metric in shown}
+
+
+def _weight(counts):
+    return tf.cast(counts, tf.float32)
+
+
+def _zero_unless(counts, values):
+    # Not by a factor: 0 times NaN is NaN.
+    return tf.where(counts, values, tf.zeros_like(values))
+
+
+def _takes_weights(metric):
+    parameters = inspect.signature(metric.update_state).parameters
+    return "sample_weight" in parameters

@@ -10,6 +10,7 @@
 All give the same weights, rounding aside.
 """
 
+import tensorflow as tf
 from absl import logging
 
 from keras_reptile import lanes, lowering, meta_step
@@ -91,14 +92,15 @@ def adapt_only(learner, state, task) -> tuple[list, State]:
 adapt_only.additive = True
 
 
-def run(model, algorithm, tasks, number) -> list:
+def run(model, algorithm, tasks, numbers) -> list:
     """Runs an algorithm on each task of a batch.
 
     Args:
         model: A compiled `MetaModel`.
         algorithm: The algorithm's function.
         tasks: A batch of tasks, their number static.
-        number: The meta-step's number, from which dropout's seeds follow.
+        numbers: The tasks' numbers in the run, int64 of shape `(tasks,)`,
+            from which dropout's seeds follow.
 
     Returns:
         `(meta_gradient, adapted state)` by task.
@@ -117,7 +119,7 @@ def run(model, algorithm, tasks, number) -> list:
             ("tasks", algorithm), meta_step.vectorized(one)
         )
         return meta_step.run_vectorized(mapped, state, tasks, chunk)
-    given = learner, state, tasks, number
+    given = learner, state, tasks, tf.unstack(numbers)
     planned = _plan(model, algorithm, *tasks.batches.shape[:2])
     if planned:
         compiled = model.compiled_function(("part", algorithm), part)

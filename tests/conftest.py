@@ -11,10 +11,10 @@ import tensorflow as tf
 
 import keras_reptile as kr
 
-# Two devices out of one processor, for the tests of tf.distribute.
+# Four devices out of one processor, for the tests of tf.distribute.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
+    [tf.config.LogicalDeviceConfiguration()] * 4,
 )
 
 
@@ -31,6 +31,13 @@ def float64():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def strategy():
+    """One for all tests: a second one in a process reuses the keys of the
+    first one's collectives, and TensorFlow aborts."""
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(4)])
 
 
 def blobs(num_classes=8, examples=6, size=4, seed=0):
@@ -54,13 +61,16 @@ def mlp(ways=3, size=4, dropout=False):
     return keras.Sequential(layers)
 
 
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 def meta_model(inner_state="average", dropout=False, **settings):
     keras.utils.set_random_seed(0)
     model = kr.MetaModel(mlp(dropout=dropout), inner_state=inner_state)
     arguments = {
         "optimizer": keras.optimizers.SGD(0.5),
         "inner_optimizer": keras.optimizers.Adam(0.02, beta_1=0.0),
-        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "loss": LOSS,
         "metrics": ["accuracy"],
         # Compiling takes longer than these problems; some tests compile.
         "jit_compile": False,

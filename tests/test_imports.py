@@ -8,9 +8,11 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "keras_reptile"
 ORDER = [
     {
         "clock",
+        "distribution",
         "episodes",
         "files",
         "inner_variables",
+        "keras_under_strategies",
         "lanes",
         "losses",
         "lowered_ops",

@@ -57,7 +57,8 @@ class Run(NamedTuple):
     """One meta-training.
 
     `algorithm` is as `MetaModel` takes it; `step` the outer step size at the
-    start, annealed to 0, `None` for the flag's. `agreement` asks for that of the gradients.
+    start, annealed to 0, `None` for the flag's. `agreement` asks for that of
+    the gradients.
     """
 
     name: str

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+_LAST = np.iinfo(np.int64).max
+
 
 def task_stream(
     draw, spec, meta_batch_size: int, seed: int, start: int, num_classes: int
@@ -19,21 +21,33 @@ def task_stream(
 
     Returns:
         A dataset with `starting_at(meta_step)`, by which `fit` goes on where
-        a model stands, and what a checkpoint records of its episodes.
+        a model stands, `of_positions(positions)`, by which a worker draws
+        its own tasks of every element (`keras_reptile.distribution`), and
+        what a checkpoint records of its episodes.
     """
 
-    def starting_at(meta_step):
-        first = tf.data.Dataset.range(
-            (start + int(meta_step)) * meta_batch_size,
-            np.iinfo(np.int64).max,
-        )
-        tasks = first.map(
+    def batches(episodes, size):
+        tasks = episodes.map(
             lambda episode: draw(spec, seed, episode),
             num_parallel_calls=2,
             deterministic=True,
         )
-        tasks = tasks.batch(meta_batch_size, drop_remainder=True)
-        tasks = tasks.prefetch(4)
+        return tasks.batch(size, drop_remainder=True).prefetch(4)
+
+    def starting_at(meta_step):
+        def of_positions(positions):
+            each = positions.shape[-1]
+            steps = tf.data.Dataset.range(
+                start + int(meta_step), _LAST // meta_batch_size
+            )
+            episodes = steps.map(
+                lambda step: step * meta_batch_size + positions.reshape(-1)
+            )
+            return batches(episodes.unbatch(), each)
+
+        first = (start + int(meta_step)) * meta_batch_size
+        tasks = batches(tf.data.Dataset.range(first, _LAST), meta_batch_size)
+        tasks.of_positions = of_positions
         tasks.spec = spec
         tasks.num_classes = num_classes
         tasks.arguments = {

@@ -1,0 +1,115 @@
+"""Tasks whose inner loop ends in NaN or infinity."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import LOSS, SPEC, all_values, assert_same, blobs
+
+import keras_reptile as kr
+
+CLASSES = blobs()
+
+
+def meta_model(inner_state="average", metrics="accuracy"):
+    """Linear, so that nothing keeps large inputs from large steps."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(3)]
+    model = kr.MetaModel(keras.Sequential(layers), inner_state=inner_state)
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5),
+        inner_optimizer=keras.optimizers.SGD(0.02, momentum=0.5),
+        loss=LOSS,
+        metrics=metrics,
+        jit_compile=False,
+    )
+    return model
+
+
+def stream(failing):
+    """Three tasks per meta-step; some are too large, and diverge."""
+    factors = np.where(np.isin(np.arange(3), failing), 1e30, 1.0)
+    factors = tf.constant(factors[:, None, None], tf.float32)
+
+    def enlarge(task):
+        support = task.support._replace(x=task.support.x * factors)
+        return task._replace(support=support)
+
+    return CLASSES.episodes(SPEC, 3, seed=1).map(enlarge)
+
+
+def without(failing):
+    kept = np.setdiff1d(np.arange(3), failing)
+    return CLASSES.episodes(SPEC, 3, seed=1).map(
+        lambda task: tf.nest.map_structure(lambda x: tf.gather(x, kept), task)
+    )
+
+
+def fit(model, tasks, steps=3, **arguments):
+    return model.fit(tasks, steps_per_epoch=steps, verbose=0, **arguments)
+
+
+@pytest.mark.parametrize("failing", [[1], [0, 2]])
+@pytest.mark.parametrize("inner_state", ["average", "reset", "carry"])
+def test_they_are_left_out(inner_state, failing):
+    with_them, alone = meta_model(inner_state), meta_model(inner_state)
+    history = fit(with_them, stream(failing)).history
+    expected = fit(alone, without(failing)).history
+    # A mean over tasks is a sum in an order.
+    assert_same(all_values(with_them), all_values(alone), exact=False)
+    assert history.pop("inner/nonfinite_tasks") == [3 * len(failing)]
+    assert expected.pop("inner/nonfinite_tasks") == [0]
+    for name in expected:
+        np.testing.assert_allclose(history[name], expected[name], 1e-5)
+
+
+@pytest.mark.parametrize("inner_state", ["average", "reset", "carry"])
+def test_where_all_fail_nothing_changes(inner_state):
+    model = meta_model(inner_state)
+    before = all_values(model)
+    fit(model, stream([0, 1, 2]))
+    after = all_values(model)
+    assert model.meta_step == 3
+    for name in before:
+        if name.startswith(("weights", "inner")):
+            np.testing.assert_array_equal(before[name], after[name], name)
+
+
+def test_on_several_replicas(strategy):
+    alone = meta_model()
+    fit(alone, stream([1]))
+    with strategy.scope():
+        shared = meta_model()
+    history = fit(shared, stream([1])).history
+    assert history["inner/nonfinite_tasks"] == [3]
+    assert_same(all_values(alone), all_values(shared), exact=False)
+
+
+def test_too_many_stop_the_training():
+    trainer = kr.MetaTrainer(max_nonfinite=0.3)
+    with pytest.raises(FloatingPointError, match="7 of 21 tasks .*meta-step 7"):
+        fit(meta_model(), stream([1]), 10, callbacks=[trainer])
+    fit(meta_model(), stream([1]), 10, callbacks=[kr.MetaTrainer()])
+
+
+def test_other_metrics_leave_them_out():
+    class Seen(keras.metrics.Metric):
+        """Knows nothing of weights."""
+
+        def __init__(self):
+            super().__init__(name="seen")
+            self.count = self.add_weight(initializer="zeros", name="count")
+
+        def update_state(self, y_true, y_pred):
+            self.count.assign_add(tf.cast(tf.size(y_true), tf.float32))
+
+        def result(self):
+            return self.count
+
+    top = keras.metrics.SparseTopKCategoricalAccuracy(1, name="top")
+    model = meta_model(metrics=[Seen(), top])
+    alone = meta_model(metrics=["accuracy"])
+    history = fit(model, stream([1])).history
+    expected = fit(alone, without([1])).history
+    assert history["seen"] == [3 * 3 * 6]
+    np.testing.assert_allclose(history["top"], expected["accuracy"])
