@@ -69,6 +69,19 @@ def test_theory(tmp_path):
     assert "two or more --rates" in ended.stdout + ended.stderr
 
 
+def test_accuracy_over_time(tmp_path):
+    picture, results = tmp_path / "x.png", ROOT / "docs" / "results"
+    runs = [results / f"{name}.json" for name in ("fast5-seed0", "o15-seed1")]
+    ended = run("accuracy_over_time", *runs, f"--picture={picture}")
+    assert ended.returncode == 0, ended.stderr
+    line = next(x for x in ended.stdout.splitlines() if x.startswith("fast5"))
+    assert line.split()[3:6] == ["0", "13.7", "94.01"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    ended = run("accuracy_over_time", results / "sine.json")
+    assert ended.returncode == 1
+    assert "finished 5-way runs" in ended.stdout + ended.stderr
+
+
 EXPERIMENT = (
     *("--meta_iters=2", "--points=1", "--eval_samples=2"),
     *("--validation_samples=2", f"--data_dir={TFDS}"),

@@ -1,0 +1,124 @@
+"""Accuracy against wall time, one point per whole training.
+
+Usage:
+    python -m trainers.accuracy_over_time docs/results/fast5-*.json \
+        docs/results/o15-seed*.json docs/results/o15-3000-average.json
+
+Reads the results.json of finished runs of `trainers.omniglot`, 5-way, and
+draws each of the paper's four figures over the time that the training took.
+A training ends with its outer step annealed to 0, so that the accuracy in the
+middle of a long one is not that of a short one: a point is a whole training,
+and those of one kind (preset and length) have one colour.
+
+Source of the dashed lines: Nichol, Achiam & Schulman 2018, Table 2. That the
+original's code took 27 hours on 2 cores is its users' report.
+"""
+
+import json
+import pathlib
+
+from absl import app, flags
+
+from trainers import common
+
+_PICTURE = flags.DEFINE_string(
+    "picture", "accuracy_over_time.png", "Where the picture goes."
+)
+_PAPER = {
+    ("1-shot", "inductive"): 95.39,
+    ("1-shot", "transductive"): 97.68,
+    ("5-shot", "inductive"): 98.90,
+    ("5-shot", "transductive"): 99.48,
+}
+_ORIGINAL_SECONDS = 27 * 3600
+
+
+def main(argv):
+    paths = argv[1:]
+    if not paths:
+        raise app.UsageError(
+            "Which runs? Give the results.json of one or more, as in: python "
+            "-m trainers.accuracy_over_time runs/o15/results.json."
+        )
+    runs = [read(path) for path in paths]
+    figure, axes = common.new_figure(2, 2, sharex=True)
+    for axis, (cell, paper) in zip(axes.flat, _PAPER.items()):
+        draw(axis, cell, paper, runs)
+    axes[0, 0].legend(fontsize="x-small", loc="lower right")
+    figure.supylabel("accuracy on the test characters, %", fontsize="medium")
+    figure.supxlabel("minutes of training, 2 cores", fontsize="medium")
+    common.save_figure(figure, _PICTURE.value)
+    report(runs)
+    print(f"Picture: {_PICTURE.value}.")
+
+
+def read(path) -> dict:
+    """What a results file says of a run: kind, minutes and four scores.
+
+    Raises:
+        app.UsageError: If it is not one of a 5-way run with both shots.
+    """
+    try:
+        record = json.loads(pathlib.Path(path).read_text())
+        settings, flags_ = record["settings"], record["flags"]
+        if settings["classes"] != 5:
+            raise ValueError(f"{settings['classes']}-way")
+        scores = {
+            (shots, mode): [
+                100 * record["scores"][shots][mode][key]
+                for key in ("mean", "ci95")
+            ]
+            for shots, mode in _PAPER
+        }
+        iterations = settings["meta_iters"]
+        return {
+            "kind": f"{flags_['preset']}, {iterations:,} meta-iterations",
+            "seed": flags_["seed"],
+            "minutes": record["training_seconds"] / 60,
+            "scores": scores,
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise app.UsageError(
+            "Expected the results.json of finished 5-way runs of "
+            f"trainers.omniglot, with 1 and 5 shots. Received: {path} "
+            f"({type(error).__name__}: {error})."
+        ) from None
+
+
+def draw(axis, cell, paper, runs):
+    """One of the four cells of the paper's table: every run, and its own."""
+    for kind in dict.fromkeys(run["kind"] for run in runs):
+        of_kind = [run for run in runs if run["kind"] == kind]
+        axis.errorbar(
+            [run["minutes"] for run in of_kind],
+            [run["scores"][cell][0] for run in of_kind],
+            [run["scores"][cell][1] for run in of_kind],
+            fmt="o",
+            markersize=4,
+            label=kind,
+        )
+    axis.plot(_ORIGINAL_SECONDS / 60, paper, "k*", label="the original's code")
+    axis.axhline(paper, color="grey", linestyle="--", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set_title(" ".join(cell), fontsize="medium")
+
+
+def report(runs):
+    """Prints the same as a table."""
+    rows = [
+        [
+            run["kind"],
+            run["seed"],
+            f"{run['minutes']:.1f}",
+            *(f"{m:.2f} +- {c:.2f}" for m, c in run["scores"].values()),
+        ]
+        for run in sorted(runs, key=lambda run: run["minutes"])
+    ]
+    paper = [f"{accuracy:.2f}" for accuracy in _PAPER.values()]
+    rows.append(["the paper", "", f"{_ORIGINAL_SECONDS / 60:.0f}", *paper])
+    header = ["training", "seed", "minutes", *(" ".join(c) for c in _PAPER)]
+    common.print_table("Accuracy over time, Omniglot, 5-way", header, rows)
+
+
+if __name__ == "__main__":
+    app.run(main)
