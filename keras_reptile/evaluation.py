@@ -140,7 +140,7 @@ def evaluate(
     count = protocol.num_episodes
     calls = -(-count // at_once)
     score = _scoring_function(model, protocol, at_once)
-    episodes = iter(distribution.share(stream.take(calls), strategy))
+    episodes = iter(distribution.share(stream, strategy))
     hits = {"before": [], **{mode: [] for mode in protocol.modes}}
     for call in range(calls):
         first = tf.constant(call * at_once, tf.int64)

@@ -282,7 +282,7 @@ class MetaModel(SavesBothLoops, keras.Model):
         if not distribution.is_shared(self.distribute_strategy):
             return x
         if arguments.get(steps) is None:
-            arguments[steps], x = int(x.cardinality()), x.repeat()
+            arguments[steps], x = fit_checks.length(x, steps), x.repeat()
         return distribution.share(x, self.distribute_strategy)
 
     def _share_validation_data(self, arguments):
@@ -293,6 +293,12 @@ class MetaModel(SavesBothLoops, keras.Model):
         self._evaluate_spec, self.test_function = data.element_spec, None
         arguments["validation_data"] = self._shared(
             data, arguments, "validation_steps"
+        )
+        fit_checks.check_epochs(
+            data,
+            arguments["validation_steps"],
+            self.steps_per_execution,
+            "validation_steps",
         )
 
     def evaluate(self, x=None, **kwargs):

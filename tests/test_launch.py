@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from trainers import launch
@@ -93,10 +95,8 @@ def test_all_are_restarted_as_often_as_allowed():
 def test_each_life_has_ports_of_its_own():
     ports = launch.free_ports(4)
     assert len(set(ports)) == 4
-    first, second = launch.environments(2)
-    assert first["TF_CONFIG"].replace('"index": 0', '"index": 1') == (
-        second["TF_CONFIG"]
-    )
+    first, second = (e["TF_CONFIG"] for e in launch.environments(2))
+    assert first.replace('"index": 0', '"index": 1') == second
 
 
 def test_command_lines():
@@ -156,3 +156,54 @@ def test_a_program_that_is_not_there(tmp_path):
     said = started.communicate(timeout=30)[0]
     assert started.returncode == 1
     assert "Received: ['no_such_module']" in said
+
+
+def trained(folder, steps, kills, grace):
+    """A real run of two workers: its end, its exit code and what it said."""
+    tests = pathlib.Path(__file__).parent
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "trainers.launch", "--workers=2"),
+            *(f"--restarts={len(kills)}", f"--grace={grace}", "--"),
+            *("run_launched", f"--logdir={folder}", f"--steps={steps}"),
+            f"--kills={','.join(kills)}",
+        ],
+        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert len(list(folder.glob("killed-*"))) == len(kills)
+    # Killed, and restarted, as often as it was to be.
+    assert done.stdout.count("was ended by SIGKILL") == len(kills)
+    return dict(np.load(folder / "end.npz"))
+
+
+def assert_survived(tmp_path, steps, kills, grace=30.0):
+    whole = trained(tmp_path / "whole", steps, [], grace)
+    resumed = trained(tmp_path / "resumed", steps, kills, grace)
+    assert whole.keys() == resumed.keys()
+    for key in whole:
+        np.testing.assert_array_equal(whole[key], resumed[key], key)
+
+
+def test_killed_workers_change_nothing(tmp_path):
+    """A worker first, then the chief, of whom both writes and reads are."""
+    kills = [f"{who}@{random.randint(*when)}" for who, when in KILLED_IN_CI]
+    assert_survived(tmp_path, 40, kills, grace=2.0)
+
+
+KILLED_IN_CI = ((1, (1, 15)), (0, (20, 35)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_ten_kills_change_nothing(tmp_path, victim):
+    """At one random step of every twenty."""
+    kills = [
+        f"{victim}@{random.randint(20 * life + 1, 20 * life + 15)}"
+        for life in range(10)
+    ]
+    print(kills)
+    assert_survived(tmp_path, 200, kills)
