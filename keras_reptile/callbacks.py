@@ -6,13 +6,14 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checkpoints, files, fit_checks, settings
-from keras_reptile.analysis.agreement import Probe
+from keras_reptile import fit_checks, settings, workers
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
-from keras_reptile.evaluation import Protocol, check_protocol, evaluate
-
-BEST = "best.npz"
+from keras_reptile.evaluation import Protocol
+from keras_reptile.measurements import Measurements
+from keras_reptile.preemption import Preemption
+from keras_reptile.run_folder import RunFolder
+from keras_reptile.scalars import Scalars
 
 
 class MetaTrainer(keras.callbacks.Callback):
@@ -31,6 +32,10 @@ class MetaTrainer(keras.callbacks.Callback):
     episodes, dropout and schedules are functions of the meta-step, and a
     checkpoint holds all else (weights, outer optimizer, inner slots).
 
+    Where it writes checkpoints, SIGTERM ends the training after the meta-step
+    it arrives in, or in the middle of an evaluation, which is then made up
+    for: a checkpoint is written, `fit` returns, and `preempted` is true.
+
     Args:
         validation: Classes to evaluate on. Neither those trained on nor
             those reported on, as the best checkpoint is chosen by them.
@@ -38,7 +43,8 @@ class MetaTrainer(keras.callbacks.Callback):
             another one `val_accuracy_<mode>`.
         eval_interval: Meta-steps between evaluations; `None` evaluates at
             the end of every epoch.
-        checkpoint_dir: Where checkpoints go; `None` writes none.
+        checkpoint_dir: Where checkpoints go; `None` writes none. No other
+            run can use the folder meanwhile.
         checkpoint_interval: Meta-steps between checkpoints; `None` takes
             `eval_interval`.
         keep: How many of the newest checkpoints stay. The best by
@@ -55,6 +61,9 @@ class MetaTrainer(keras.callbacks.Callback):
             inner loop may end in NaN or infinity. These are left out of the
             update and counted as `inner/nonfinite_tasks`; if there are more,
             training stops with a `FloatingPointError`.
+        on_write_error: What becomes of the training when a checkpoint cannot
+            be written, as on a full disk: `"stop"`, with an `OSError`, or
+            `"continue"`, with an error in the log.
 
     Raises:
         ValueError: If `validation` and `protocol` are not given together,
@@ -84,40 +93,34 @@ class MetaTrainer(keras.callbacks.Callback):
         log_dir: str | None = None,
         gradient_agreement: bool = False,
         max_nonfinite: float = 0.5,
+        on_write_error: str = "stop",
     ):
         super().__init__()
-        _check_arguments(
-            validation, protocol, eval_interval, checkpoint_interval, keep
+        fit_checks.check_intervals(
+            eval_interval=eval_interval,
+            checkpoint_interval=checkpoint_interval,
+            keep=keep,
         )
-        if resume and checkpoint_dir is None:
-            raise ValueError(
-                "To resume, MetaTrainer must know where the checkpoints are. "
-                "Received: resume=True and checkpoint_dir=None."
-            )
-        self.validation = validation
-        self.protocol = protocol
-        self.eval_interval = eval_interval
-        self.checkpoint_dir = files.writable_folder(checkpoint_dir)
-        self.checkpoint_interval = checkpoint_interval or eval_interval
-        self.keep = keep
-        self.resume = resume
-        self.log_dir = files.writable_folder(log_dir)
-        self.gradient_agreement = gradient_agreement
         if not 0.0 <= max_nonfinite <= 1.0:
             raise ValueError(
                 "`max_nonfinite` is a share of the tasks, from 0 to 1. "
                 f"Received: max_nonfinite={max_nonfinite!r}."
             )
+        self._measurements = Measurements(
+            validation, protocol, gradient_agreement
+        )
+        self._folder = RunFolder(checkpoint_dir, keep, resume, on_write_error)
+        self._scalars = Scalars(log_dir)
+        self.eval_interval = eval_interval
+        self.checkpoint_interval = checkpoint_interval or eval_interval
         self.max_nonfinite = max_nonfinite
         self.best_accuracy = None
+        self.preempted = False
         self.seconds = 0.0
-        self._probe = None
-        self._writer = None
-        self._scores = {}
+        self._preemption = Preemption()
+        self._clock = Clock()
         self._saved_at = None
         self._trained = None
-        self._settings = {}
-        self._clock = Clock()
 
     def before_fit(self, model, x) -> bool:
         """Restores the last checkpoint; called by `MetaModel.fit`.
@@ -130,150 +133,144 @@ class MetaTrainer(keras.callbacks.Callback):
             Whether there was one.
 
         Raises:
-            ValueError: If there are checkpoints and `resume` is off, if none
-                of them can be used, or if the validation classes do not suit
-                the model or the protocol.
+            ValueError: If another run uses the folder, if there are
+                checkpoints and `resume` is off, if none of them can be used,
+                or if the validation classes do not suit the model or the
+                protocol.
         """
-        if self.validation is not None:
-            check_protocol(model, self.validation, self.protocol)
+        self.set_model(model)
+        self._measurements.begin(model, x)
         if model is not self._trained:
             self._trained, self._saved_at = model, None
             self.best_accuracy, self.seconds = None, 0.0
-        if self.gradient_agreement:
-            self._probe = Probe.from_stream(model.learner, x)
-        self._settings = {**model.settings, **settings.of_stream(x)}
-        if self.checkpoint_dir is None:
-            return False
-        files.remove_partial(self.checkpoint_dir)
-        if not self.resume:
-            self._refuse_another_run()
-            return False
-        fit_checks.check_resumable(x)
-        extra = checkpoints.restore_latest(
-            self.checkpoint_dir, model, self._settings
+        run_settings = {**model.settings, **settings.of_stream(x)}
+        self._evaluation_due = self.preempted = False
+        if self._folder.resume:
+            fit_checks.check_resumable(x)
+        if self._folder.path is not None:
+            self._preemption.watch()
+        extra = self._folder.begin(
+            model, run_settings, goes_on=self._saved_at is not None
         )
-        if extra is None:
-            return False
-        # Not from `extra`: an evaluation may have come after its checkpoint.
-        self.best_accuracy = self._best_on_disk()
-        self.seconds = extra["seconds"]
-        self._saved_at = model.meta_step
-        logging.info("Resumed at meta-step %d.", model.meta_step)
-        return True
+        self._scalars.open(model.distribute_strategy)
+        if extra is not None:
+            self._go_on(extra)
+        else:
+            self._started = time.perf_counter() - self.seconds
+        return extra is not None
 
-    def _refuse_another_run(self):
-        found = checkpoints.list_steps(self.checkpoint_dir)
-        found += self.checkpoint_dir.glob(BEST)
-        if found and self._saved_at is None:
-            raise ValueError(
-                "A new run must not write over another's checkpoints. "
-                f"Received: checkpoint_dir={self.checkpoint_dir}, which holds "
-                f"{len(found)} of them. Go on from them with resume=True, or "
-                "use another folder."
-            )
+    def _go_on(self, extra):
+        step = self._saved_at = self.model.meta_step
+        logging.info("Resumed at meta-step %d.", step)
+        self.best_accuracy, self.seconds = (
+            extra["best_accuracy"],
+            extra["seconds"],
+        )
+        self._started = time.perf_counter() - self.seconds
+        if extra.get("evaluation_due"):  # Checkpoints of before have it not.
+            self._evaluate(step)
+            if not self._evaluation_due:
+                self._save(step)
 
-    def _best_on_disk(self):
-        try:
-            header, _ = checkpoints.read(self.checkpoint_dir / BEST)
-        except checkpoints.DamagedCheckpoint:
-            return None  # There is none, or it is to be replaced.
-        return header["extra"]["best_accuracy"]
+    def after_fit(self) -> None:
+        """Gives back what `before_fit` took; called by `MetaModel.fit`."""
+        self._scalars.close()
+        self._folder.end()
+        self._preemption.release()
 
     def on_train_begin(self, logs=None):
         self._last_step = self.model.meta_step
-        self._started = time.perf_counter() - self.seconds
-        if self.log_dir:
-            self._writer = tf.summary.create_file_writer(str(self.log_dir))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
         self._scores = {}
         self._epoch_began = self.model.meta_step
+        self._epoch_ends = self._epoch_began + (self.params["steps"] or 0)
+        self._save_after_evaluation = False
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.meta_step
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
             logs["meta_steps_per_second"] = self._clock.rate
-        self._stop_if_diverged(step, logs or {})
-        before, self._last_step = self._last_step, step
-        evaluated = _crossed(before, step, self.eval_interval)
-        if evaluated:
-            self._evaluate(step)
-        # With the same interval, after the evaluation that it belongs to.
-        if _crossed(before, step, self.checkpoint_interval):
-            self._save(step)
-
-    def _stop_if_diverged(self, step, logs):
-        failed = float(logs.get("inner/nonfinite_tasks", 0))
-        tasks = (step - self._epoch_began) * self.model.tasks_per_step
-        if tasks < 20 or failed <= self.max_nonfinite * tasks:
-            return
-        raise FloatingPointError(
-            f"The inner loops of {failed:.0f} of {tasks} tasks ended in NaN or "
-            f"infinity by meta-step {step}, more than the share of "
-            f"{self.max_nonfinite} that `max_nonfinite` allows. Lower the "
-            "learning rate of the inner optimizer, or of the outer one, and "
-            "go on from the last checkpoint."
+        fit_checks.check_finite(
+            (logs or {}).get("inner/nonfinite_tasks", 0),
+            (step - self._epoch_began) * self.model.tasks_per_step,
+            self.max_nonfinite,
+            step,
         )
+        before, self._last_step = self._last_step, step
+        if _crossed(before, step, self.eval_interval):
+            self._evaluate(step)
+        if _crossed(before, step, self.checkpoint_interval):
+            # A checkpoint comes after the evaluation of the same step, so
+            # that none is missing in what goes on from it.
+            if self.eval_interval is None and step == self._epoch_ends:
+                self._save_after_evaluation = True
+            else:
+                self._save(step)
+        if self._told_to_stop():
+            self.model.stop_training = True
+
+    def _told_to_stop(self):
+        """Whether a worker got SIGTERM; all ask at the same places."""
+        strategy = self.model.distribute_strategy
+        self.preempted = self.preempted or workers.any_worker(
+            strategy, self._preemption.noticed
+        )
+        return self.preempted
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.meta_step
+        if self.preempted and step != self._epoch_ends:
+            return  # `on_train_end` saves; the epoch is to be finished first.
         if self.eval_interval is None:
             self._evaluate(step)
-        if self.checkpoint_interval is None:
+        if self.checkpoint_interval is None or self._save_after_evaluation:
             self._save(step)
+        if self._told_to_stop():
+            self.model.stop_training = True
         if logs is not None:
             logs.update(self._scores, **self._progress())
 
     def on_train_end(self, logs=None):
-        if self._saved_at != self.model.meta_step:
-            self._save(self.model.meta_step)
+        step = self.model.meta_step
+        if self._saved_at != step:
+            self._save(step)
         self.seconds = time.perf_counter() - self._started
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        if self._told_to_stop():
+            logging.warning("Ended by SIGTERM after meta-step %d.", step)
 
     def _evaluate(self, step):
-        scalars = {}
-        if self.validation is not None:
-            with self._clock.stopped():
-                scores = evaluate(self.model, self.validation, self.protocol)
-            for mode, score in scores.items():
-                first = mode == self.protocol.modes[0]
-                name = "val_accuracy" + ("" if first else f"_{mode}")
-                scalars[name] = score.mean
-                scalars[f"{name}_ci95"] = score.ci95
-                scalars["val_accuracy_before"] = score.mean_before
+        with self._clock.stopped():
+            scalars = self._measurements.of(self.model, self._told_to_stop)
+        self._evaluation_due = scalars is None
+        if scalars is None:
+            return
+        if "val_accuracy" in scalars:
             self._keep_best(scalars["val_accuracy"])
-        if self._probe:
-            with self._clock.stopped():
-                agreement = self._probe.measure()._asdict()
-            scalars |= {f"gradient_{n}": v for n, v in agreement.items()}
         self._scores = scalars
-        self._write_scalars(step, {**scalars, **self._progress()})
+        self._scalars.write(step, {**scalars, **self._progress()})
 
     def _keep_best(self, accuracy):
         if self.best_accuracy is not None and accuracy <= self.best_accuracy:
             return
-        self.best_accuracy = accuracy
-        if self.checkpoint_dir:
-            with self._clock.stopped():
-                self._write(self.checkpoint_dir / BEST)
+        if self._write(self._folder.write_best, accuracy):
+            self.best_accuracy = accuracy
 
     def _save(self, step):
-        if self.checkpoint_dir is None:
-            return
-        with self._clock.stopped():
-            self._write(checkpoints.step_path(self.checkpoint_dir, step))
-        self._saved_at = step
-        for path in checkpoints.list_steps(self.checkpoint_dir)[: -self.keep]:
-            path.unlink()
+        if self._write(self._folder.write_step, self.best_accuracy):
+            self._saved_at = step
 
-    def _write(self, path):
+    def _write(self, write, best_accuracy):
         self.seconds = time.perf_counter() - self._started
-        extra = {"best_accuracy": self.best_accuracy, "seconds": self.seconds}
-        checkpoints.write(path, self.model, extra, self._settings)
+        extra = {
+            "best_accuracy": best_accuracy,
+            "evaluation_due": self._evaluation_due,
+            "seconds": self.seconds,
+        }
+        with self._clock.stopped():
+            return write(self.model, extra)
 
     def _progress(self):
         step_size = tf.convert_to_tensor(self.model.optimizer.learning_rate)
@@ -282,33 +279,6 @@ class MetaTrainer(keras.callbacks.Callback):
             progress["meta_steps_per_second"] = self._clock.rate
         return progress
 
-    def _write_scalars(self, step, scalars):
-        if self._writer is None:
-            return
-        with self._writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
-
 
 def _crossed(before, after, interval):
     return bool(interval) and before // interval < after // interval
-
-
-def _check_arguments(validation, protocol, eval_every, checkpoint_every, keep):
-    if (validation is None) != (protocol is None):
-        raise ValueError(
-            "`validation` and `protocol` belong together: classes, and how "
-            f"to evaluate on them. Received: validation={validation!r}, "
-            f"protocol={protocol!r}."
-        )
-    for name, value in (
-        ("eval_interval", eval_every),
-        ("checkpoint_interval", checkpoint_every),
-        ("keep", keep),
-    ):
-        if value is not None and (int(value) != value or value < 1):
-            raise ValueError(
-                f"`{name}` must be an integer of at least 1. Received: "
-                f"{name}={value!r}."
-            )

@@ -6,6 +6,7 @@ another name first, so that it is whole or not there, and holds a checksum of
 its arrays, so that a damaged one is found and the one before it used.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -73,6 +74,9 @@ def write(
 def read(path) -> tuple[dict, dict]:
     """Reads a checkpoint and verifies its checksum.
 
+    Args:
+        path: Of the file, or the file itself, open to be read as bytes.
+
     Returns:
         `(header, arrays)`.
 
@@ -80,7 +84,10 @@ def read(path) -> tuple[dict, dict]:
         DamagedCheckpoint: If the file is truncated or changed.
     """
     try:
-        with open(path, "rb") as file:
+        opened = contextlib.nullcontext(path)
+        if not hasattr(path, "read"):
+            opened = open(path, "rb")
+        with opened as file:
             if zipfile.ZipFile(file).testzip() is not None:
                 raise ValueError("a checksum of the archive is wrong")
             file.seek(0)
@@ -101,7 +108,7 @@ def restore(path, model, settings: dict | None = None) -> dict:
     """Sets a model's variables to those of a checkpoint.
 
     Args:
-        path: Of the file.
+        path: Of the file, or the file itself, as in `read`.
         model: A compiled `MetaModel` of the same architecture.
         settings: What the run that goes on is made with; `None` does not
             ask.
@@ -114,24 +121,35 @@ def restore(path, model, settings: dict | None = None) -> dict:
         ValueError: If it is of another architecture, other optimizers or
             other settings.
     """
-    header, arrays = read(path)
-    pairs = _matched(variables_of(model), arrays, path)
-    if settings is not None:
-        check_same(settings, header["settings"], path)
+    header, pairs = _read_for(path, model, settings)
     for variable, array in pairs:
         variable.assign(array)
     return header["extra"]
 
 
-def restore_latest(
+def _read_for(path, model, settings):
+    """A checkpoint's header and its pairs of variable and array."""
+    header, arrays = read(path)
+    pairs = _matched(variables_of(model), arrays, path)
+    if settings is not None:
+        check_same(settings, header["settings"], path)
+    return header, pairs
+
+
+def latest(
     directory, model, settings: dict | None = None
-) -> dict | None:
-    """Restores the newest whole checkpoint of a folder.
+) -> pathlib.Path | None:
+    """Finds the newest whole checkpoint of a folder.
 
     A damaged one is said, left where it is, and the one before it taken.
 
+    Args:
+        directory: The folder.
+        model: The compiled `MetaModel` that it is to be restored into.
+        settings: As `restore` has them.
+
     Returns:
-        What was given as `extra`, or `None` where there is no checkpoint.
+        Its path, or `None` where there is no checkpoint.
 
     Raises:
         ValueError: If there are checkpoints and none is whole, or of this
@@ -140,7 +158,8 @@ def restore_latest(
     paths = list_steps(directory)
     for path in reversed(paths):
         try:
-            return restore(path, model, settings)
+            _read_for(path, model, settings)
+            return path
         except DamagedCheckpoint as error:
             logging.warning("%s; the one before it is used.", error)
     if paths:

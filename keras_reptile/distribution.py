@@ -56,11 +56,6 @@ def is_shared(strategy) -> bool:
     return strategy.num_replicas_in_sync > 1
 
 
-def is_chief(strategy) -> bool:
-    """Whether this process is the one that writes files."""
-    return strategy.extended.should_checkpoint
-
-
 def tasks_per_replica(tasks: int, replicas: int) -> int:
     """How many tasks each replica runs, repeated ones included."""
     return -(-tasks // replicas)

@@ -107,17 +107,20 @@ class Protocol:
 
 
 def evaluate(
-    model, classes: ClassDataset, protocol: Protocol
-) -> dict[str, Scores]:
+    model, classes: ClassDataset, protocol: Protocol, stop=None
+) -> dict[str, Scores] | None:
     """Measures few-shot accuracy; the model is left bitwise as it is.
 
     Args:
         model: A compiled `MetaModel`.
         classes: Classes to draw episodes from, not those trained on.
         protocol: What an episode is, how many, and which modes.
+        stop: A function without arguments that is asked every few episodes
+            whether to give up.
 
     Returns:
-        `Scores` by mode, in the order of `protocol.modes`.
+        `Scores` by mode, in the order of `protocol.modes`; `None` if it was
+        given up.
 
     Raises:
         ValueError: If the classes cannot give such episodes, or the model's
@@ -143,6 +146,8 @@ def evaluate(
     episodes = iter(distribution.share(stream, strategy))
     hits = {"before": [], **{mode: [] for mode in protocol.modes}}
     for call in range(calls):
+        if stop is not None and stop():
+            return None
         first = tf.constant(call * at_once, tf.int64)
         for key, values in score(next(episodes), first).items():
             hits[key].append(values)

@@ -3,8 +3,16 @@
 import contextlib
 import os
 import pathlib
+import socket
 import tempfile
 import time
+
+from absl import logging
+
+try:
+    import fcntl
+except ImportError:  # Not a Unix.
+    fcntl = None
 
 _PREFIX = ".keras-reptile-partial-"
 # It can only be read by being set.
@@ -39,15 +47,67 @@ def atomic_write(path, mode: str = "wb"):
     _sync_folder(path.parent)
 
 
-def remove_partial(folder) -> None:
+def remove_partial(folder, everything: bool = False) -> None:
     """Removes what a process that was killed while writing left behind.
 
-    Files of the last hour stay: another process may be writing them.
+    Args:
+        folder: The folder.
+        everything: Also what is less than an hour old, because no other
+            process can be writing it.
     """
     for path in pathlib.Path(folder).glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < time.time() - 3600:
+            if everything or path.stat().st_mtime < time.time() - 3600:
                 path.unlink()
+
+
+class FolderLock:
+    """A folder taken by one process; the system gives it back at its end.
+
+    Args:
+        folder: The folder; `.lock` in it names who has it.
+
+    Raises:
+        ValueError: If another process has it.
+    """
+
+    def __init__(self, folder):
+        self._file = None
+        if fcntl is None:
+            return
+        # Without a buffer, as a full disk is no reason to fail here.
+        file = open(pathlib.Path(folder, ".lock"), "ab+", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().decode(errors="replace") or "another process"
+            file.close()
+            raise ValueError(
+                "A folder can hold one run at a time. Received: "
+                f"{folder}, which is in use by {owner}. Wait for its end, "
+                "stop it, or use another folder."
+            ) from None
+        except OSError as error:  # A file system without locks.
+            file.close()
+            logging.warning("%s cannot be locked: %s.", folder, error)
+            return
+        self._file = file
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            owner = f"process {os.getpid()} of {socket.gethostname()}"
+            file.write(owner.encode())
+
+    @property
+    def held(self) -> bool:
+        """Whether others are kept out, which not every system can."""
+        return self._file is not None
+
+    def release(self) -> None:
+        """Lets others in."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _sync_folder(folder):
@@ -75,9 +135,9 @@ def writable_folder(path) -> pathlib.Path | None:
     path = pathlib.Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path / ".writable"):
+        # Nameless, so that several workers can do it at once.
+        with tempfile.TemporaryFile(dir=path):
             pass
-        (path / ".writable").unlink()
     except OSError as error:
         raise ValueError(
             "Checkpoints and logs need a folder that can be written to. "

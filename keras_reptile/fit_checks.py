@@ -144,3 +144,43 @@ def check_resumable(dataset) -> None:
             "the checkpoint. Received: a dataset without `starting_at`. Pass "
             "`classes.episodes(...)` itself, not a dataset made from it."
         )
+
+
+def check_intervals(**numbers) -> None:
+    """Refuses numbers of meta-steps, or of files, that are none.
+
+    Args:
+        **numbers: By the name of the argument; `None` is let through.
+
+    Raises:
+        ValueError: If one is no integer of at least 1.
+    """
+    for name, value in numbers.items():
+        if value is not None and (int(value) != value or value < 1):
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1. Received: "
+                f"{name}={value!r}."
+            )
+
+
+def check_finite(failed, tasks: int, max_nonfinite: float, step: int) -> None:
+    """Ends a training of which too many inner loops diverge.
+
+    Args:
+        failed: Tasks since the epoch began that ended in NaN or infinity.
+        tasks: All tasks since then; below 20 nothing is said.
+        max_nonfinite: The share of them that may.
+        step: The meta-step, to be named.
+
+    Raises:
+        FloatingPointError: If there are more.
+    """
+    if tasks < 20 or float(failed) <= max_nonfinite * tasks:
+        return
+    raise FloatingPointError(
+        f"The inner loops of {float(failed):.0f} of {tasks} tasks ended in NaN "
+        f"or infinity by meta-step {step}, more than the share of "
+        f"{max_nonfinite} that `max_nonfinite` allows. Lower the learning rate "
+        "of the inner optimizer, or of the outer one, and go on from the last "
+        "checkpoint."
+    )

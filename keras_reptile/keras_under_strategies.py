@@ -40,8 +40,11 @@ def make_function(model, step):
                 (tf.constant(0),),
                 parallel_iterations=1,
             )
-        # Read outside of a replica, a metric's state is the sum of theirs.
-        return model.logs_so_far()
+        logs = strategy.run(model.logs_of_all_replicas)
+        return {
+            name: strategy.experimental_local_results(value)[0]
+            for name, value in logs.items()
+        }
 
     if model.run_eagerly:
         return several

@@ -266,11 +266,12 @@ class MetaModel(SavesBothLoops, keras.Model):
         fit_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
-        resumed = resuming.before_fit(self, x, kwargs.get("callbacks"))
-        if resumed:
-            return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
-        fit_checks.check_goes_on(x, self.meta_step)
-        return self._keras_fit(resuming.stream_from_here(self, x), **kwargs)
+        with resuming.watched(self, x, kwargs.get("callbacks")) as resumed:
+            if resumed:
+                return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
+            fit_checks.check_goes_on(x, self.meta_step)
+            here = resuming.stream_from_here(self, x)
+            return self._keras_fit(here, **kwargs)
 
     def _keras_fit(self, x, **kwargs):
         return super().fit(
@@ -369,6 +370,10 @@ class MetaModel(SavesBothLoops, keras.Model):
     def logs_so_far(self) -> dict:
         """The metrics of the tasks since the epoch began, by name."""
         return self._task_metrics.results()
+
+    def logs_of_all_replicas(self) -> dict:
+        """`logs_so_far`, for a replica that knows its own tasks only."""
+        return self._task_metrics.results(distribution.sum_over_replicas)
 
     def _numbers(self, tasks, spec):
         """Of this replica's tasks: numbers, which are real; and of how many."""

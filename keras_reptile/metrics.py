@@ -118,10 +118,20 @@ class TaskMetrics:
                 else:
                     metric.update_state(y, outputs)
 
-    def results(self) -> dict:
-        """Results by name; without queries, those of the inner loop alone."""
+    def results(self, total=None) -> dict:
+        """Results by name; without queries, those of the inner loop alone.
+
+        Args:
+            total: A function from the states of this replica, tensors, to
+                their sums over all; `None` where there is one.
+        """
         shown = self.all if self.of_queries else self.all[-2:]
-        return {metric.name: metric.result() for metric in shown}
+        if total is None:
+            return {metric.name: metric.result() for metric in shown}
+        variables = [v for metric in shown for v in metric.variables]
+        sums = total([tf.convert_to_tensor(v.value) for v in variables])
+        with keras.StatelessScope(state_mapping=list(zip(variables, sums))):
+            return {metric.name: metric.result() for metric in shown}
 
 
 def _weight(counts):

@@ -4,28 +4,36 @@ Keras counts in epochs, and an epoch that was cut off has to be finished
 before the next begins, with the episodes it would have seen.
 """
 
+import contextlib
+
 import keras
 from absl import logging
 
 from keras_reptile import fit_checks
 
 
-def before_fit(model, x, callbacks) -> bool:
-    """Lets a `MetaTrainer` restore its checkpoint before `fit` begins.
+@contextlib.contextmanager
+def watched(model, x, callbacks):
+    """Lets a `MetaTrainer` restore before `fit`, and clean up after it.
 
     Args:
         model: A compiled `MetaModel`.
         x: The episodes.
         callbacks: As given to `fit`.
 
-    Returns:
+    Yields:
         Whether one of the callbacks resumed a run.
     """
-    resumed = False
-    for callback in keras.tree.flatten(callbacks or []):
-        if hasattr(callback, "before_fit"):
-            resumed = callback.before_fit(model, x) or resumed
-    return resumed
+    watching = [
+        callback
+        for callback in keras.tree.flatten(callbacks or [])
+        if hasattr(callback, "before_fit")
+    ]
+    try:
+        yield any([callback.before_fit(model, x) for callback in watching])
+    finally:
+        for callback in watching:
+            callback.after_fit()
 
 
 def stream_from_here(model, x):
@@ -52,7 +60,10 @@ def fit_from_here(model, keras_fit, x, arguments):
     """
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
     epoch, offset = divmod(model.meta_step, steps)
-    if epoch >= epochs:
+    callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
+    if any(getattr(callback, "preempted", False) for callback in callbacks):
+        epoch, offset = epochs, 0  # Before its first step.
+    elif epoch >= epochs:
         logging.info(
             "All %d epochs were finished at meta-step %d; nothing is left.",
             epochs,

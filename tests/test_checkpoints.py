@@ -61,7 +61,7 @@ def test_all_damaged_is_said_and_nothing_is_removed(tmp_path):
     for step in (1, 2):
         checkpoints.step_path(tmp_path, step).write_bytes(b"")
     with pytest.raises(ValueError, match="2, all damaged"):
-        checkpoints.restore_latest(tmp_path, meta_model())
+        checkpoints.latest(tmp_path, meta_model())
     assert len(checkpoints.list_steps(tmp_path)) == 2
 
 

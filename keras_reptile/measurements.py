@@ -1,0 +1,72 @@
+"""What a run measures of its model as it goes, under the names of its logs."""
+
+from keras_reptile.analysis.agreement import Probe
+from keras_reptile.evaluation import check_protocol, evaluate
+
+
+class Measurements:
+    """Few-shot accuracy on held-out classes, and the agreement of gradients.
+
+    Args:
+        validation: Classes to evaluate on, or `None`.
+        protocol: How; belongs to them.
+        gradient_agreement: Whether that is measured.
+
+    Raises:
+        ValueError: If only one of `validation` and `protocol` is given.
+    """
+
+    def __init__(self, validation, protocol, gradient_agreement: bool):
+        if (validation is None) != (protocol is None):
+            raise ValueError(
+                "`validation` and `protocol` belong together: classes, and how "
+                f"to evaluate on them. Received: validation={validation!r}, "
+                f"protocol={protocol!r}."
+            )
+        self._validation, self._protocol = validation, protocol
+        self._gradient_agreement = gradient_agreement
+        self._probe = None
+
+    def begin(self, model, x) -> None:
+        """Refuses what cannot be measured, before training.
+
+        Args:
+            model: A compiled `MetaModel`.
+            x: The episodes it is to be trained on.
+
+        Raises:
+            ValueError: If the validation classes do not suit the model or
+                the protocol.
+        """
+        if self._validation is not None:
+            check_protocol(model, self._validation, self._protocol)
+        if self._gradient_agreement:
+            self._probe = Probe.from_stream(model.learner, x)
+
+    def of(self, model, stop) -> dict | None:
+        """Measures a model, which is left as it is.
+
+        Args:
+            model: As given to `begin`.
+            stop: As `kr.evaluate` has it.
+
+        Returns:
+            Numbers by name; `None` if it was given up.
+        """
+        scalars = {}
+        if self._validation is not None:
+            scores = evaluate(model, self._validation, self._protocol, stop)
+            if scores is None:
+                return None
+            for mode, score in scores.items():
+                first = mode == self._protocol.modes[0]
+                name = "val_accuracy" + ("" if first else f"_{mode}")
+                scalars[name] = score.mean
+                scalars[f"{name}_ci95"] = score.ci95
+                scalars["val_accuracy_before"] = score.mean_before
+        if self._probe is not None:
+            if stop():
+                return None
+            agreement = self._probe.measure()._asdict()
+            scalars |= {f"gradient_{n}": v for n, v in agreement.items()}
+        return scalars

@@ -1,0 +1,247 @@
+"""The folder of a run: one run at a time, full disks, damaged files."""
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+from conftest import all_values, assert_same, meta_model
+from test_callbacks import HELD_OUT, PROTOCOL, StopAt, run, settings
+
+import keras_reptile as kr
+from keras_reptile import checkpoints, files
+
+# Of a checkpoint, without which there is room for part of one.
+HALF = 5_000
+
+
+def names(folder):
+    """All that is in a folder but the lock."""
+    return sorted({path.name for path in folder.iterdir()} - {".lock"})
+
+
+class Do(keras.callbacks.Callback):
+    """Calls functions after meta-steps."""
+
+    def __init__(self, **functions):
+        super().__init__()
+        self.functions = functions
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.functions.get(f"after_{self.model.meta_step}", lambda: None)()
+
+
+def test_a_second_run_is_refused(tmp_path):
+    def second():
+        message = f"in use by process {os.getpid()} of .*use another folder"
+        for resume in (True, False):
+            with pytest.raises(ValueError, match=message):
+                run(meta_model(), checkpoint_dir=tmp_path, resume=resume)
+
+    whole, first = meta_model(), meta_model()
+    run(whole, epochs=1)
+    run(
+        first, epochs=1, callbacks=[Do(after_2=second)], checkpoint_dir=tmp_path
+    )
+    assert_same(all_values(whole), all_values(first))
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            meta_model(),
+            callbacks=[StopAt(5)],
+            checkpoint_dir=tmp_path,
+            resume=True,
+        )
+    run(meta_model(), checkpoint_dir=tmp_path, resume=True)
+
+
+def test_a_file_system_without_locks_is_no_hindrance(
+    tmp_path, monkeypatch, caplog
+):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with caplog.at_level("WARNING"):
+        run(meta_model(), epochs=1, checkpoint_dir=tmp_path)
+    assert "cannot be locked" in caplog.text
+
+
+@contextlib.contextmanager
+def small_tmpfs(path, size="256k"):
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount")
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted: {mounted.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def full(request, tmp_path):
+    """A folder, and functions that fill its disk and make room again.
+
+    On a real disk of 256 KB; and by the system's limit of a file's size, which
+    needs no rights, and by which as well half a file is written.
+    """
+    if request.param == "limit":
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def limit(soft):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, unlimited[1]))
+
+        yield (
+            tmp_path,
+            lambda: limit(HALF),
+            lambda: limit(unlimited[0]),
+            "File too large",
+        )
+        limit(unlimited[0])
+        return
+    with small_tmpfs(tmp_path / "small") as folder:
+        filling = folder / "filling"
+
+        def fill():
+            free = os.statvfs(folder)
+            free = free.f_bavail * free.f_bsize
+            filling.write_bytes(bytes(max(0, free - HALF)))
+
+        yield folder, fill, filling.unlink, "No space left"
+
+
+def whole_checkpoints(folder):
+    """The steps of those in a folder; no other file is there."""
+    paths = checkpoints.list_steps(folder)
+    assert set(names(folder)) <= {p.name for p in paths} | {
+        "filling",
+        "best.npz",
+    }
+    return [checkpoints.read(path)[0]["step"] for path in paths]
+
+
+def test_a_full_disk_stops_the_run(full):
+    folder, fill, make_room, said = full
+    whole = meta_model(**settings())
+    run(whole)
+    message = f"step-000000008.npz could not be written .*{said}.*Make room"
+    with pytest.raises(OSError, match=message):
+        run(
+            meta_model(**settings()),
+            callbacks=[Do(after_6=fill)],
+            checkpoint_dir=folder,
+        )
+    assert whole_checkpoints(folder) == [4]
+    make_room()
+    resumed = meta_model(**settings())
+    run(resumed, checkpoint_dir=folder, resume=True)
+    assert_same(all_values(whole), all_values(resumed))
+
+
+def test_or_it_goes_on(full, caplog):
+    folder, fill, make_room, said = full
+    whole, model = meta_model(**settings()), meta_model(**settings())
+    run(whole)
+
+    def look():
+        assert whole_checkpoints(folder) == [2, 4]
+
+    with caplog.at_level("ERROR"):
+        run(
+            model,
+            callbacks=[Do(after_5=fill, after_9=look, after_11=make_room)],
+            checkpoint_dir=folder,
+            checkpoint_interval=2,
+            on_write_error="continue",
+        )
+    assert_same(all_values(whole), all_values(model))
+    assert whole_checkpoints(folder) == [2, 4, 12]
+    for step in (6, 8, 10):
+        assert f"step-{step:09d}.npz could not be written" in caplog.text
+    assert said in caplog.text and "Training goes on" in caplog.text
+
+
+def test_a_best_one_that_could_not_be_written_is_not_the_best(
+    tmp_path, monkeypatch
+):
+    from keras_reptile import run_folder
+
+    def fails(path, *arguments):
+        if path.name == "best.npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder.checkpoints, "write", fails)
+    trainer, _ = run(
+        meta_model(),
+        epochs=1,
+        validation=HELD_OUT,
+        protocol=PROTOCOL,
+        checkpoint_dir=tmp_path,
+        on_write_error="continue",
+    )
+    assert trainer.best_accuracy is None
+
+
+def truncate(content):
+    return content[: len(content) // 2]
+
+
+def flip_a_bit(content):
+    """In the middle of the largest array's bytes."""
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 4
+    return bytes(flipped)
+
+
+DAMAGES = [truncate, lambda content: b"", flip_a_bit]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["half", "empty", "bit"])
+def test_the_one_before_a_damaged_one_is_used(tmp_path, caplog, damage):
+    whole = meta_model(**settings())
+    run(whole, checkpoint_dir=tmp_path, checkpoint_interval=4)
+    for path in checkpoints.list_steps(tmp_path)[1:]:
+        path.write_bytes(damage(path.read_bytes()))
+    resumed = meta_model(**settings())
+    with caplog.at_level("WARNING"):
+        run(resumed, checkpoint_dir=tmp_path, resume=True)
+    for step in (8, 12):
+        assert f"step-{step:09d}.npz" in caplog.text
+    assert caplog.text.count("the one before it is used") == 2
+    assert_same(all_values(whole), all_values(resumed))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["half", "empty", "bit"])
+def test_a_damaged_best_one_is_said_and_replaced(tmp_path, caplog, damage):
+    arguments = {
+        "validation": HELD_OUT,
+        "protocol": PROTOCOL,
+        "checkpoint_dir": tmp_path,
+    }
+    run(meta_model(**settings()), epochs=2, **arguments)
+    best = tmp_path / "best.npz"
+    best.write_bytes(damage(best.read_bytes()))
+    with caplog.at_level("WARNING"):
+        trainer, history = run(
+            meta_model(**settings()), **arguments, resume=True
+        )
+    assert (
+        "best.npz" in caplog.text and "next evaluation replaces" in caplog.text
+    )
+    header, _ = checkpoints.read(best)
+    assert header["step"] == 12
+    assert header["extra"]["best_accuracy"] == trainer.best_accuracy
+    np.testing.assert_equal(history["val_accuracy"], [trainer.best_accuracy])
+
+
+def test_an_answer_to_write_errors_is_one_of_two():
+    with pytest.raises(ValueError, match="on_write_error='ignore'"):
+        kr.MetaTrainer(on_write_error="ignore")
