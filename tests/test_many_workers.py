@@ -1,12 +1,12 @@
-"""Several workers, in processes of their own, and several replicas in one:
-the weights, logs, scores and checkpoints of one device.
+"""Several workers, and several replicas: the weights, logs, scores and
+checkpoints of one device.
 
-Processes are few, as each takes seconds to start: `workers` starts those of
-one number once, and they carry out all parts after each other.
+Workers are processes of their own, which take seconds to start; so those of
+one number are started once, and carry out all parts after each other.
 """
 
 import contextlib
-import functools
+import os
 import pathlib
 import shutil
 import sys
@@ -14,12 +14,16 @@ import sys
 import numpy as np
 import pytest
 import run_worker
-import tensorflow as tf
 
 from trainers import launch
 
-WORKER = pathlib.Path(run_worker.__file__)
-PARTS = {2: ("whole", "resumed", "begun"), 3: ("whole", "one_idle")}
+# By replicas and workers, what their processes carry out. The four replicas
+# are this process' own.
+PARTS = {
+    (2, 1): ("whole",),
+    (2, 2): ("whole", "resumed", "begun"),
+    (3, 3): ("whole", "one_idle"),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,136 +35,110 @@ def _few_episodes_at_once():
     run_worker.evaluation._AT_ONCE = before
 
 
-@functools.cache
-def mirrored(replicas):
-    """So many of the logical devices; one strategy each for all tests."""
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-
-
-def scope_of(replicas):
-    if replicas == 1:
-        return contextlib.nullcontext()
-    return mirrored(replicas).scope()
-
-
-def run(part, replicas, folder):
-    with scope_of(replicas):
-        return run_worker.PARTS[part](folder)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """By part, what one device comes to."""
     folder = tmp_path_factory.mktemp("alone")
-    return {part: run(part, 1, folder / part) for part in ("whole", "one_idle")}
+    return {
+        part: run_worker.PARTS[part](folder / part)
+        for part in ("whole", "one_idle")
+    }
 
 
 @pytest.fixture(scope="module")
-def begun_by_four(tmp_path_factory):
+def begun_by_four(strategy, tmp_path_factory):
+    """The folder of a run that four replicas have done half of."""
     folder = tmp_path_factory.mktemp("four")
-    run("begun", 4, folder)
+    with strategy.scope():
+        run_worker.begun(folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=sorted(PARTS))
-def workers(request, tmp_path_factory, begun_by_four):
-    """The number of workers, their folder, and by part what each came to."""
-    count, folder = request.param, tmp_path_factory.mktemp("workers")
-    shutil.copytree(begun_by_four, folder / "resumed")
-    parts = PARTS[count]
-    lines = []
+def carry_out(count, replicas, folder):
+    """By part, what each of the workers came to."""
+    parts, lines = PARTS[replicas, count], []
 
     def start(restarts):
-        command = [sys.executable, str(WORKER), str(folder), *parts]
-        return [(command, e) for e in launch.environments(count)]
+        script = str(pathlib.Path(run_worker.__file__))
+        command = [sys.executable, script, str(replicas), str(folder), *parts]
+        # One worker is a process that knows of no others.
+        environments = launch.environments(count) if count > 1 else [os.environ]
+        return [(command, e) for e in environments]
 
     code = launch.Supervisor(start, 0, 20.0, lines.append).run()
     assert code == 0, "\n".join(lines[-60:])
-    results = {
-        part: [
-            dict(np.load(folder / f"{part}-{worker}.npz"))
-            for worker in range(count)
-        ]
+    return {
+        part: [dict(np.load(f"{folder}/{part}-{w}.npz")) for w in range(count)]
         for part in parts
     }
-    return count, folder, results
 
 
-def largest_difference(ours, theirs) -> float:
-    """Relative to the largest value of an array, over all arrays."""
-    assert ours.keys() == theirs.keys()
-    return max(
-        np.max(np.abs(np.subtract(ours[key], theirs[key])))
-        / max(np.max(np.abs(theirs[key])), 1e-6)
-        for key in ours
-    )
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory, begun_by_four):
+    """Their folder, and what they came to."""
+    folder = tmp_path_factory.mktemp("workers")
+    shutil.copytree(begun_by_four, folder / "resumed")
+    return folder, carry_out(2, 2, folder)
 
 
 def assert_equal(ours, theirs, label):
-    """Within 1e-5; the scores of `MetaTrainer`'s episodes to the bit."""
-    difference = largest_difference(ours, theirs)
-    print(f"{label}: largest relative difference {difference:.1e}")
-    assert difference < 1e-5
+    """Within 1e-5 of the largest of an array; printed, for the notes."""
+    assert ours.keys() == theirs.keys()
+    differences = {
+        key: np.max(np.abs(ours[key] - value))
+        / max(np.max(np.abs(value)), 1e-6)
+        for key, value in theirs.items()
+    }
+    worst = max(differences, key=differences.get)
+    print(f"{label}: at most {differences[worst]:.1e}, of {worst}")
+    assert differences[worst] < 1e-5
+    # Scores are counts of hits.
     for key in theirs:
         if key.startswith("logs/val_accuracy"):
-            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-7)
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-6)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas(replicas, alone, tmp_path):
-    assert_equal(
-        run("whole", replicas, tmp_path), alone["whole"], f"{replicas} replicas"
-    )
-
-
-def test_workers(workers, alone):
-    count, _, results = workers
-    for part in set(results) & set(alone):
-        for worker, values in enumerate(results[part]):
-            label = f"{count} workers, {part}, worker {worker}"
-            assert_equal(values, alone[part], label)
+def assert_all_equal(results, alone, label):
+    for part, of_workers in results.items():
+        expected = alone["one_idle" if part == "one_idle" else "whole"]
+        for values in of_workers if part != "begun" else ():
+            assert_equal(values, expected, f"{label}, {part}")
             # What is trained is the same on all, to the bit.
-            for key in values:
-                np.testing.assert_array_equal(
-                    values[key], results[part][0][key]
-                )
+            for key, value in values.items():
+                np.testing.assert_array_equal(value, of_workers[0][key], key)
 
 
-def test_workers_leave_the_files_of_one(workers):
-    _, folder, _ = workers
-    run_folder = folder / "whole"
-    names = [path.name for path in run_folder.glob("*.npz")]
+def test_two_workers(two_workers, alone):
+    """One of their parts is to finish what four replicas began."""
+    assert_all_equal(two_workers[1], alone, "2 workers")
+
+
+def test_three_workers_one_of_them_without_a_task(alone, tmp_path):
+    assert_all_equal(carry_out(3, 3, tmp_path), alone, "3 workers")
+
+
+def test_two_replicas(alone, tmp_path):
+    assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
+
+
+def test_workers_leave_the_files_of_one(two_workers):
+    folder = two_workers[0] / "whole"
+    names = [path.name for path in folder.glob("*.npz")]
     steps = run_worker.STEPS * run_worker.EPOCHS
-    assert "best.npz" in names and any(str(steps) in name for name in names)
-    events = [p for p in run_folder.rglob("*.tfevents.*")]
-    # Of MetaTrainer, and of Keras' training and validation.
-    assert len(events) == 3
+    assert "best.npz" in names
+    assert any(str(steps) in name for name in names)
+    # Of the chief alone: MetaTrainer's, and Keras' of training and validation.
+    assert len(list(folder.rglob("*.tfevents.*"))) == 3
 
 
-def test_a_checkpoint_of_four_replicas_goes_on_on_workers(workers, alone):
-    count, _, results = workers
-    if "resumed" not in results:
-        pytest.skip("the workers of another number do")
-    for values in results["resumed"]:
-        assert_equal(
-            values, alone["whole"], f"4 replicas, then {count} workers"
-        )
-
-
+@pytest.mark.parametrize("first", ["two workers", "four replicas"])
 @pytest.mark.parametrize("replicas", [1, 4])
-def test_a_checkpoint_of_workers_goes_on_elsewhere(
-    workers, alone, replicas, tmp_path
+def test_checkpoints_go_on_elsewhere(
+    two_workers, begun_by_four, alone, strategy, first, replicas, tmp_path
 ):
-    count, folder, results = workers
-    if "begun" not in results:
-        pytest.skip("the workers of another number do")
-    shutil.copytree(folder / "begun", tmp_path / "here")
-    values = run("resumed", replicas, tmp_path / "here")
-    label = f"{count} workers, then {replicas} replicas"
-    assert_equal(values, alone["whole"], label)
-
-
-def test_a_checkpoint_of_four_goes_on_on_one(begun_by_four, alone, tmp_path):
-    shutil.copytree(begun_by_four, tmp_path / "here")
-    values = run("resumed", 1, tmp_path / "here")
-    assert_equal(values, alone["whole"], "4 replicas, then 1")
+    begun = begun_by_four if "four" in first else two_workers[0] / "begun"
+    shutil.copytree(begun, tmp_path / "here")
+    scope = contextlib.nullcontext() if replicas == 1 else strategy.scope()
+    with scope:
+        values = run_worker.resumed(tmp_path / "here")
+    assert_equal(values, alone["whole"], f"{first}, then {replicas} replicas")
