@@ -31,7 +31,9 @@ INNER_STATES = meta_step.INNER_STATES
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")
-class MetaModel(SavesBothLoops, keras.Model):
+class MetaModel(
+    SavesBothLoops, keras_under_strategies.FitUnderStrategies, keras.Model
+):
     """Meta-trains a Keras model on episodes.
 
     Args:
@@ -383,11 +385,6 @@ class MetaModel(SavesBothLoops, keras.Model):
         numbers = distribution.numbers_here(count, here)
         return numbers, numbers < count, count
 
-    def _make_function(self, step_function):
-        if not distribution.is_shared(self.distribute_strategy):
-            return super()._make_function(step_function)
-        return keras_under_strategies.make_function(self, step_function)
-
     def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
         """Learns new classes from a few examples.
 
@@ -460,9 +457,6 @@ class MetaModel(SavesBothLoops, keras.Model):
                 "The MetaModel must be compiled first. Call `compile` with "
                 "an outer `optimizer`, an `inner_optimizer` and a `loss`."
             )
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' own would call the model on a Task; all is built already."""
 
 
 def _sgd(learning_rate):

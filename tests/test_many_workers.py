@@ -21,9 +21,11 @@ from trainers import launch
 # are this process' own.
 PARTS = {
     (2, 1): ("whole",),
-    (2, 2): ("whole", "resumed", "begun"),
+    (2, 2): ("whole", "resumed", "begun", "keras_own"),
     (3, 3): ("whole", "one_idle"),
 }
+
+COMPARED = ("whole", "resumed", "one_idle")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -101,7 +103,7 @@ def assert_equal(ours, theirs, label):
 def assert_all_equal(results, alone, label):
     for part, of_workers in results.items():
         expected = alone["one_idle" if part == "one_idle" else "whole"]
-        for values in of_workers if part != "begun" else ():
+        for values in of_workers if part in COMPARED else ():
             assert_equal(values, expected, f"{label}, {part}")
             # What is trained is the same on all, to the bit.
             for key, value in values.items():
@@ -111,6 +113,12 @@ def assert_all_equal(results, alone, label):
 def test_two_workers(two_workers, alone):
     """One of their parts is to finish what four replicas began."""
     assert_all_equal(two_workers[1], alone, "2 workers")
+
+
+def test_keras_own_build_fails_where_ours_is_needed(two_workers):
+    """When this fails, `_maybe_symbolic_build` need not be replaced."""
+    for values in two_workers[1]["keras_own"]:
+        assert "PerReplica" in str(values["error"])
 
 
 def test_three_workers_one_of_them_without_a_task(alone, tmp_path):

@@ -81,6 +81,12 @@ def test_multiworker(made, monkeypatch):
     assert kind == "multiworker" and resolver.task_id == 1
 
 
+def test_one_worker_is_a_machine_by_itself(made, monkeypatch):
+    config = {**CLUSTER, "cluster": {"worker": ["127.0.0.1:1"]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert choose("multiworker") == ("mirrored", ["CPU:0"])
+
+
 @pytest.mark.parametrize(
     "kind, devices, message",
     [

@@ -87,6 +87,8 @@ def _mirrored(devices):
 
 def _multiworker(devices):
     resolver = _resolver()
+    if sum(map(len, resolver.cluster_spec().as_dict().values())) == 1:
+        return _mirrored(devices)  # Nobody to wait for.
     if devices is not None:
         names = _names(devices, "GPU")
         _check_there(names, _physical("GPU"))
