@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_reptile as kr
-from keras_reptile import evaluation
+from keras_reptile import evaluation, workers
 
 # So that the tracing of it does not take most of the time.
 evaluation._AT_ONCE = 2
@@ -71,7 +71,8 @@ def train(folder=None, tasks=3, resume=False, epochs=EPOCHS, log_dir=None):
             log_dir=log_dir,
         )
     ]
-    if log_dir is not None:
+    # Keras' own would write on every worker.
+    if log_dir is not None and workers.is_chief(tf.distribute.get_strategy()):
         callbacks.append(keras.callbacks.TensorBoard(log_dir))
     history = model.fit(
         points.episodes(SPEC, meta_batch_size=tasks, seed=1),
