@@ -71,7 +71,8 @@ def share(dataset, strategy):
     Returns:
         `dataset` itself where there is one replica; else a
         `tf.distribute.DistributedDataset` whose elements have
-        `tasks_per_replica` tasks for each replica.
+        `tasks_per_replica` tasks for each replica. It must not be read past
+        the end of `dataset`.
     """
     if not is_shared(strategy):
         return dataset
@@ -85,8 +86,13 @@ def share(dataset, strategy):
             context.num_input_pipelines,
         )
         if hasattr(dataset, "of_positions"):
-            return dataset.of_positions(positions)
-        return _chosen(dataset, positions)
+            mine = dataset.of_positions(positions)
+        else:
+            mine = _chosen(dataset, positions)
+        # What may end gets elements of unknown size under several workers,
+        # for the last one's sake.
+        endless = tf.data.INFINITE_CARDINALITY
+        return mine.apply(tf.data.experimental.assert_cardinality(endless))
 
     return strategy.distribute_datasets_from_function(of_worker)
 

@@ -105,6 +105,22 @@ def check_epochs(
         )
 
 
+def length(dataset, name) -> int:
+    """How many elements there are, which several replicas must know.
+
+    Raises:
+        ValueError: If the dataset does not say.
+    """
+    count = int(dataset.cardinality())
+    if count < 0:
+        raise ValueError(
+            "Several replicas must know how many meta-steps there are. "
+            f"Received: {name}=None, and a dataset whose length is not known. "
+            "Pass the number of meta-steps."
+        )
+    return count
+
+
 def check_goes_on(dataset, meta_step: int) -> None:
     """Says so where a second `fit` sees the first's episodes again."""
     if meta_step and not hasattr(dataset, "starting_at"):

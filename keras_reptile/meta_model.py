@@ -31,7 +31,9 @@ INNER_STATES = meta_step.INNER_STATES
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")
-class MetaModel(SavesBothLoops, keras.Model):
+class MetaModel(
+    SavesBothLoops, keras_under_strategies.FitUnderStrategies, keras.Model
+):
     """Meta-trains a Keras model on episodes.
 
     Args:
@@ -283,7 +285,7 @@ class MetaModel(SavesBothLoops, keras.Model):
         if not distribution.is_shared(self.distribute_strategy):
             return x
         if arguments.get(steps) is None:
-            arguments[steps], x = int(x.cardinality()), x.repeat()
+            arguments[steps], x = fit_checks.length(x, steps), x.repeat()
         return distribution.share(x, self.distribute_strategy)
 
     def _share_validation_data(self, arguments):
@@ -294,6 +296,12 @@ class MetaModel(SavesBothLoops, keras.Model):
         self._evaluate_spec, self.test_function = data.element_spec, None
         arguments["validation_data"] = self._shared(
             data, arguments, "validation_steps"
+        )
+        fit_checks.check_epochs(
+            data,
+            arguments["validation_steps"],
+            self.steps_per_execution,
+            "validation_steps",
         )
 
     def evaluate(self, x=None, **kwargs):
@@ -377,11 +385,6 @@ class MetaModel(SavesBothLoops, keras.Model):
         numbers = distribution.numbers_here(count, here)
         return numbers, numbers < count, count
 
-    def _make_function(self, step_function):
-        if not distribution.is_shared(self.distribute_strategy):
-            return super()._make_function(step_function)
-        return keras_under_strategies.make_function(self, step_function)
-
     def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
         """Learns new classes from a few examples.
 
@@ -454,9 +457,6 @@ class MetaModel(SavesBothLoops, keras.Model):
                 "The MetaModel must be compiled first. Call `compile` with "
                 "an outer `optimizer`, an `inner_optimizer` and a `loss`."
             )
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' own would call the model on a Task; all is built already."""
 
 
 def _sgd(learning_rate):

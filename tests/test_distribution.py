@@ -184,3 +184,26 @@ def test_keras_own_train_function_fails_where_ours_is_needed(strategy):
     data = tf.data.Dataset.from_tensors((tf.zeros((4, 4)), tf.zeros((4, 1))))
     with pytest.raises(tf.errors.InvalidArgumentError, match="placeholder"):
         model.fit(data.repeat(), steps_per_epoch=4, shuffle=False, verbose=0)
+
+
+def test_what_several_replicas_must_know_of_a_dataset(strategy):
+    stream = CLASSES.episodes(meta_batch_size=2, **STREAM)
+    unknown = stream.take(4).filter(lambda *_: True)
+    with strategy.scope():
+        model = meta_model(steps_per_execution=2)
+    with pytest.raises(ValueError, match="steps_per_epoch=None.*not known"):
+        model.fit(unknown, verbose=0)
+    with pytest.raises(ValueError, match="validation_steps=3.*multiple of"):
+        model.fit(stream, steps_per_epoch=2, validation_data=stream.take(3))
+    with pytest.raises(tf.errors.FailedPreconditionError, match="contained only"):
+        model.fit(stream.take(3), steps_per_epoch=4, verbose=0)
+
+
+def test_keras_still_has_what_is_replaced(strategy):
+    """Under another name, ours would be called by nobody."""
+    with strategy.scope():
+        model = meta_model()
+    for name in ("_make_function", "_maybe_symbolic_build"):
+        assert callable(getattr(keras.Model, name))
+    assert callable(type(model.optimizer)._all_reduce_sum_gradients)
+    assert model.optimizer._distribution_strategy is strategy

@@ -19,7 +19,7 @@ import pathlib
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent
+from trainers import common, plain_descent, strategy
 from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
 
 flags.adopt_module_key_flags(plain_descent)
@@ -31,6 +31,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
+    strategy.chosen()
     logdir = common.usable_logdir("agreement")
     figure, axes = common.new_figure(len(_MEASURES))
     omniglot = plain_descent.load()
@@ -47,7 +48,7 @@ def main(argv):
     picture = pathlib.Path(logdir, "agreement.png")
     common.save_figure(figure, picture)
     report(results)
-    print(f"Picture: {picture}. Results: {logdir}/results.json.")
+    common.say(f"Picture: {picture}. Results: {logdir}/results.json.")
 
 
 def all_runs() -> list:

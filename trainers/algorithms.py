@@ -31,7 +31,7 @@ import keras
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, omniglot_folder
+from trainers import common, omniglot_folder, strategy
 
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(omniglot_folder)
@@ -109,6 +109,12 @@ def main(argv):
         raise app.UsageError(
             f"--only must be of {list(known)}. Received: {_ONLY.value}."
         )
+    if strategy.STRATEGY.value == "multiworker" and not _HERE.value:
+        raise app.UsageError(
+            "The program starts a process for each training, and workers are "
+            "to be started for one. Received: --strategy=multiworker. Give "
+            "--here and one name to --only besides."
+        )
     logdir = pathlib.Path(common.usable_logdir("algorithms"))
     if _HERE.value:
         carry_out(names[0], known[names[0]], logdir)
@@ -131,6 +137,7 @@ def in_own_process(name, logdir) -> dict:
             f"--meta_iters={_META_ITERS.value}",
             f"--eval_samples={_EVAL_SAMPLES.value}",
             f"--seed={common.SEED.value}",
+            *strategy.flags_for_a_child(),
         ]
         if omniglot_folder.DATA_DIR.value:
             command.append(f"--data_dir={omniglot_folder.DATA_DIR.value}")
@@ -148,8 +155,9 @@ def in_own_process(name, logdir) -> dict:
 
 def carry_out(name, training, logdir):
     """Trains and scores in this process, and writes the results."""
+    with strategy.chosen().scope():
+        model = build_model(training)
     omniglot = kr.data.omniglot(omniglot_folder.DATA_DIR.value)
-    model = build_model(training)
     history = model.fit(
         omniglot.train.episodes(training.spec, _TASKS, common.SEED.value),
         steps_per_epoch=_META_ITERS.value,

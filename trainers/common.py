@@ -15,6 +15,9 @@ from absl import app, flags
 
 import keras_reptile as kr
 from keras_reptile import files
+from trainers import strategy
+
+flags.adopt_module_key_flags(strategy)
 
 LOGDIR = flags.DEFINE_string(
     "logdir",
@@ -43,6 +46,8 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
     logdir = LOGDIR.value or f"runs/{name}"
     folder = pathlib.Path(logdir)
     found = sorted([*folder.glob("results.json"), *folder.glob("*.npz")])
+    if not strategy.is_chief():
+        return logdir
     if found and not (resumable and RESUME.value):
         go_on = "Go on with it by --resume, or start" if resumable else "Start"
         raise app.UsageError(
@@ -78,13 +83,23 @@ def stop_on_sigterm(logdir) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop(logdir))
 
 
+def say(text: str) -> None:
+    """Prints a line at once; of several workers, the chief does."""
+    if strategy.is_chief():
+        print(text, flush=True)
+
+
 def verbosity() -> int:
     """Keras' progress bar on a terminal, a line per epoch elsewhere."""
+    if not strategy.is_chief():
+        return 0
     return 1 if sys.stdout.isatty() else 2
 
 
 def tensorboard(logdir) -> keras.callbacks.TensorBoard:
-    """Keras' own TensorBoard callback, with scalars by epoch."""
+    """Keras' own TensorBoard callback, with scalars by epoch; the chief's."""
+    if not strategy.is_chief():
+        return keras.callbacks.Callback()
     return keras.callbacks.TensorBoard(str(logdir), write_graph=False)
 
 
@@ -102,7 +117,7 @@ def print_table(title: str, header: list, rows: list) -> None:
         for row in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    print("\n" + title + "\n\n" + "\n".join(lines) + "\n", flush=True)
+    say("\n" + title + "\n\n" + "\n".join(lines) + "\n")
 
 
 def percent(scores: kr.Scores) -> str:
@@ -121,7 +136,7 @@ def summary(scores: kr.Scores) -> dict:
 
 
 def write_results(logdir, results: dict) -> pathlib.Path:
-    """Writes `results.json`, with flags and versions, atomically."""
+    """Writes `results.json`, with flags and versions; the chief does."""
     path = pathlib.Path(logdir) / "results.json"
     settings = {
         name: flag.value
@@ -136,8 +151,9 @@ def write_results(logdir, results: dict) -> pathlib.Path:
         "keras_reptile": kr.__version__,
     }
     record = {**results, "flags": settings, "versions": versions}
-    with files.atomic_write(path, "w") as file:
-        json.dump(record, file, indent=2)
+    if strategy.is_chief():
+        with files.atomic_write(path, "w") as file:
+            json.dump(record, file, indent=2)
     return path
 
 
@@ -177,6 +193,8 @@ def new_figure(columns: int, rows: int = 1, **settings):
 
 def save_figure(figure, path) -> None:
     """Writes a figure as PNG, atomically, and the folder it goes to."""
+    if not strategy.is_chief():
+        return
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

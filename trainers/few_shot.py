@@ -10,7 +10,7 @@ import keras
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, presets
+from trainers import common, presets, strategy
 
 _REPLACEMENT = flags.DEFINE_boolean(
     "replacement", False, "Draws every inner batch independently."
@@ -51,6 +51,14 @@ def chosen(table: dict) -> dict:
     Raises:
         app.UsageError: If they contradict each other.
     """
+    replicas = strategy.chosen().num_replicas_in_sync
+    if _INNER_STATE.value == "carry" and replicas > 1:
+        raise app.UsageError(
+            "--inner_state=carry passes the slots from task to task, so that "
+            "the tasks cannot be shared out among devices. Received: "
+            f"{replicas} replicas by --strategy={strategy.STRATEGY.value}. "
+            "Give --inner_state=average, or --strategy=none."
+        )
     settings = presets.chosen(table)
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
     if iterations > interval and iterations % interval:
@@ -72,7 +80,8 @@ def run(title, network, splits, settings, logdir) -> None:
         logdir: Where all that is written goes.
     """
     spec = training_spec(settings, min(splits.train.counts))
-    model = build_model(network, settings)
+    with strategy.chosen().scope():
+        model = build_model(network, settings)
     for shots in settings["shots"]:  # Before hours are spent on training.
         final = protocol(settings, shots, settings["eval_samples"])
         kr.evaluation.check_protocol(model, splits.test, final)
@@ -192,7 +201,7 @@ def evaluate(model, test, settings):
     """Scores by shots and mode on the test classes, and the seconds."""
     start, scores = time.perf_counter(), {}
     for shots in settings["shots"]:
-        print(f"Evaluating, {shots}-shot...", flush=True)
+        common.say(f"Evaluating, {shots}-shot...")
         scores[shots] = kr.evaluate(
             model, test, protocol(settings, shots, settings["eval_samples"])
         )
@@ -214,7 +223,7 @@ def report(
         ["shots", "mode", "mean +- 95 % interval", "episodes"],
         rows,
     )
-    print(
+    common.say(
         f"Training took {training_seconds:.0f} s, evaluation "
         f"{evaluation_seconds:.0f} s."
     )
@@ -232,4 +241,4 @@ def report(
             },
         },
     )
-    print(f"Results: {path}. Watch with: tensorboard --logdir {logdir}")
+    common.say(f"Results: {path}. Watch with: tensorboard --logdir {logdir}")

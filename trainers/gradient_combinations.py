@@ -18,7 +18,7 @@ import pathlib
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent
+from trainers import common, plain_descent, strategy
 
 flags.adopt_module_key_flags(plain_descent)
 
@@ -31,6 +31,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
+    strategy.chosen()
     runs = [run for run in all_runs() if run.name in _ONLY.value]
     if len(runs) < len(set(_ONLY.value)):
         raise app.UsageError(
@@ -52,7 +53,7 @@ def main(argv):
     picture = pathlib.Path(logdir, "gradient_combinations.png")
     common.save_figure(figure, picture)
     report(results)
-    print(f"Picture: {picture}. Results: {logdir}/results.json.")
+    common.say(f"Picture: {picture}. Results: {logdir}/results.json.")
 
 
 def all_runs() -> list:

@@ -21,7 +21,7 @@ from absl import app, flags
 from tensorboard.backend.event_processing import event_accumulator
 
 import keras_reptile as kr
-from trainers import common, few_shot, presets
+from trainers import common, few_shot, presets, strategy
 
 presets.define(presets.MINI_IMAGENET, default="m15")
 for _module in (common, few_shot, presets):
@@ -54,7 +54,7 @@ def main(argv):
     settings = few_shot.chosen(presets.MINI_IMAGENET)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     common.stop_on_sigterm(logdir)
-    print("Reading mini-ImageNet...", flush=True)
+    common.say("Reading mini-ImageNet...")
     try:
         splits = kr.data.mini_imagenet(
             _DATA_DIR.value,
@@ -66,7 +66,8 @@ def main(argv):
         raise app.UsageError(str(error)) from None
     network = kr.models.mini_imagenet_cnn
     few_shot.run("mini-ImageNet", network, splits, settings, logdir)
-    draw(pathlib.Path(logdir))
+    if strategy.is_chief():
+        draw(pathlib.Path(logdir))
 
 
 def draw(logdir):
@@ -74,7 +75,7 @@ def draw(logdir):
     try:
         figure, axes = common.new_figure(1)
     except app.UsageError as error:  # The run itself is whole.
-        print(error)
+        common.say(error)
         return
     # From the log, as it has what was before a resumption.
     events = event_accumulator.EventAccumulator(str(logdir / "meta_steps"))
@@ -90,7 +91,7 @@ def draw(logdir):
     axes[0, 0].set_xlabel("meta-iterations")
     axes[0, 0].set_ylabel("validation accuracy, percent")
     common.save_figure(figure, logdir / "validation.png")
-    print(f"Picture: {logdir / 'validation.png'}.")
+    common.say(f"Picture: {logdir / 'validation.png'}.")
 
 
 if __name__ == "__main__":

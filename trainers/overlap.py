@@ -21,7 +21,7 @@ import pathlib
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent
+from trainers import common, plain_descent, strategy
 from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
 
 flags.adopt_module_key_flags(plain_descent)
@@ -46,6 +46,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
+    strategy.chosen()
     logdir = common.usable_logdir("overlap")
     figure, axes = common.new_figure(len(_PANELS), sharey=True)
     omniglot = plain_descent.load()
@@ -64,7 +65,7 @@ def main(argv):
     axes[0, 0].legend(fontsize="x-small")
     picture = pathlib.Path(logdir, "overlap.png")
     common.save_figure(figure, picture)
-    print(f"Picture: {picture}. Results: {logdir}/results.json.")
+    common.say(f"Picture: {picture}. Results: {logdir}/results.json.")
 
 
 def values(panel):

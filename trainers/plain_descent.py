@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common, omniglot_folder
+from trainers import common, omniglot_folder, strategy
 
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(omniglot_folder)
@@ -146,8 +146,10 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
         `kr.analysis.gradient_agreement` where they are asked for; `final`
         and `ci95`; `seconds` of training.
     """
-    print(f"{run.name}...", flush=True)
-    model, iterations = build_model(run), meta_iters()
+    common.say(f"{run.name}...")
+    with strategy.chosen().scope():
+        model = build_model(run)
+    iterations = meta_iters()
     steps = iterations // POINTS.value
     trainer = kr.MetaTrainer(
         omniglot.validation,
@@ -166,7 +168,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     scores = kr.evaluate(model, classes, protocol(EVAL_SAMPLES.value))
     keras.backend.clear_session()
     final = scores["inductive"]
-    print(f"  {common.percent(final)} % after {seconds:.0f} s", flush=True)
+    common.say(f"  {common.percent(final)} % after {seconds:.0f} s")
     return {
         "meta_iters": [steps * (i + 1) for i in range(POINTS.value)],
         "accuracy": history.history["val_accuracy"],

@@ -15,9 +15,9 @@ import keras
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common
+from trainers import common, strategy
 
-for _name in ("logdir", "seed", "resume"):
+for _name in ("logdir", "seed", "resume", "strategy", "devices"):
     flags.declare_key_flag(_name)
 
 _META_ITERS = flags.DEFINE_integer(
@@ -36,13 +36,15 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     start = time.perf_counter()
+    devices = strategy.chosen()
     logdir = common.usable_logdir("quickstart")
     common.stop_on_sigterm(logdir)
     train = kr.data.scribbles(_TRAIN_CLASSES.value, seed=0)
     validation = kr.data.scribbles(50, seed=1)
     test = kr.data.scribbles(100, seed=2)
 
-    model = build_model()
+    with devices.scope():
+        model = build_model()
     trainer = kr.MetaTrainer(
         validation,
         protocol(shots=1, episodes=30),
@@ -50,7 +52,7 @@ def main(argv):
         resume=common.RESUME.value,
         log_dir=f"{logdir}/meta_steps",
     )
-    print("Training from scratch on each support set, to compare with...")
+    common.say("Training from scratch on each support set, to compare with...")
     scratch = evaluate(model, test)
     spec = kr.EpisodeSpec(
         ways=_WAYS, shots=10, inner_steps=5, inner_batch_size=10
@@ -65,7 +67,7 @@ def main(argv):
     )
     if trainer.preempted:
         common.stop(logdir)
-    print("Evaluating on characters it has never seen...")
+    common.say("Evaluating on characters it has never seen...")
     reptile = evaluate(model, test)
     report(scratch, reptile, logdir, time.perf_counter() - start)
 
@@ -129,8 +131,8 @@ def report(scratch, reptile, logdir, seconds):
         for name, scores in (("scratch", scratch), ("reptile", reptile))
     }
     path = common.write_results(logdir, {**results, "seconds": seconds})
-    print(f"Took {seconds:.0f} s. Results: {path}.")
-    print(f"Watch with: tensorboard --logdir {logdir}")
+    common.say(f"Took {seconds:.0f} s. Results: {path}.")
+    common.say(f"Watch with: tensorboard --logdir {logdir}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_reptile as kr
-from trainers import common
+from trainers import common, strategy
 
-for _name in ("logdir", "seed"):
+for _name in ("logdir", "seed", "strategy", "devices"):
     flags.declare_key_flag(_name)
 
 _META_ITERS = flags.DEFINE_integer(
@@ -48,6 +48,7 @@ _TEST = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=32)
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+    strategy.chosen()
     logdir = pathlib.Path(common.usable_logdir("sine", resumable=False))
     figure, axes = common.new_figure(4, sharey=True)
     results = {}
@@ -60,7 +61,7 @@ def main(argv):
     report(results)
     common.save_figure(figure, logdir / "sine.png")
     path = common.write_results(logdir, results)
-    print(f"Picture: {logdir / 'sine.png'}. Results: {path}.")
+    common.say(f"Picture: {logdir / 'sine.png'}. Results: {path}.")
 
 
 def network() -> keras.Model:
@@ -83,32 +84,36 @@ def network() -> keras.Model:
     return keras.Sequential(layers)
 
 
-def trained(name, logdir) -> kr.MetaModel:
-    """A meta-trained network, or one as it begins for `"random"`."""
-    keras.utils.set_random_seed(common.SEED.value)
-    iterations = _META_ITERS.value
+def build_model(algorithm) -> kr.MetaModel:
+    """The network and its two optimizers."""
     # In units of weights, of one plain step, and of the gradient.
-    outer = {
+    optimizer, rate = {
         "reptile": (keras.optimizers.SGD, 0.1),
         "joint": (keras.optimizers.SGD, 1.0),
         "maml": (keras.optimizers.Adam, 1e-3),
-    }
-    algorithm = "reptile" if name == "random" else name
-    optimizer, rate = outer[algorithm]
+    }[algorithm]
     model = kr.MetaModel(network(), algorithm)
     model.compile(
-        optimizer=optimizer(kr.schedules.linear(rate, 0.0, iterations)),
+        optimizer=optimizer(kr.schedules.linear(rate, 0.0, _META_ITERS.value)),
         inner_optimizer=keras.optimizers.SGD(0.02),
         loss="mse",
-        steps_per_execution=common.steps_per_call(iterations),
     )
+    return model
+
+
+def trained(name, logdir) -> kr.MetaModel:
+    """A meta-trained network, or one as it begins for `"random"`."""
+    keras.utils.set_random_seed(common.SEED.value)
+    with strategy.chosen().scope():
+        model = build_model("reptile" if name == "random" else name)
     if name == "random":
         return model
     spec = _TEN_POINTS if name == "maml" else _GRID
+    iterations = _META_ITERS.value
     epochs = 10 if iterations % 10 == 0 else 1
     steps = iterations // epochs
     model.steps_per_execution = common.steps_per_call(steps)
-    print(f"Training by {name}...", flush=True)
+    common.say(f"Training by {name}...")
     model.fit(
         kr.data.SineWaves().episodes(spec, seed=common.SEED.value),
         steps_per_epoch=steps,

@@ -1,0 +1,161 @@
+"""One of several workers; `test_many_workers.py` starts it.
+
+Usage, with TF_CONFIG for workers, or without for replicas:
+    python tests/run_worker.py REPLICAS FOLDER PART...
+"""
+
+import functools
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_reptile as kr
+from keras_reptile import evaluation, workers
+
+# So that the tracing of it does not take most of the time.
+evaluation._AT_ONCE = 2
+SPEC = kr.EpisodeSpec(
+    ways=3, shots=3, queries=2, inner_steps=3, inner_batch_size=4
+)
+PROTOCOL = kr.Protocol(ways=3, shots=2, inner_steps=3, num_episodes=7, seed=4)
+STEPS, EPOCHS = 50, 2
+
+
+def classes():
+    """Points around centres, easy to tell apart."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 2, (8, 1, 4))
+    x = centres + rng.normal(0, 0.5, (8, 6, 4))
+    return kr.data.ClassDataset(x.reshape(-1, 4).astype("float32"), [6] * 8)
+
+
+def meta_model(**settings):
+    """A small one with batch normalisation and slots, without kinks."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((4,)),
+        # A bias there has a gradient of nothing but rounding.
+        keras.layers.Dense(8, activation="tanh", use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dropout(0.2),
+        keras.layers.Dense(3),
+    ]
+    model = kr.MetaModel(keras.Sequential(layers))
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5),
+        # An epsilon below which rounding does not count.
+        inner_optimizer=keras.optimizers.Adam(0.02, beta_1=0.0, epsilon=1e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+        **settings,
+    )
+    return model
+
+
+def train(folder=None, tasks=3, resume=False, epochs=EPOCHS, log_dir=None):
+    """100 meta-steps; the model, and the logs of the last epoch."""
+    model, points = meta_model(steps_per_execution=2), classes()
+    callbacks = [
+        kr.MetaTrainer(
+            points,
+            PROTOCOL,
+            checkpoint_dir=folder,
+            resume=resume,
+            log_dir=log_dir,
+        )
+    ]
+    # Keras' own would write on every worker.
+    if log_dir is not None and workers.is_chief(tf.distribute.get_strategy()):
+        callbacks.append(keras.callbacks.TensorBoard(log_dir))
+    history = model.fit(
+        points.episodes(SPEC, meta_batch_size=tasks, seed=1),
+        steps_per_epoch=STEPS,
+        epochs=epochs,
+        callbacks=callbacks,
+        validation_data=points.episodes(SPEC, 2, seed=9).take(4),
+        verbose=0,
+    ).history
+    logs = {
+        key: values[-1]
+        for key, values in history.items()
+        if key != "meta_steps_per_second"
+    }
+    return model, logs
+
+
+def numbers_of(model, logs) -> dict:
+    """All that is to be equal, as arrays by name."""
+    inner = model.inner_model.variables + model.inner_optimizer.variables
+    values = {f"variable/{i}": v.numpy() for i, v in enumerate(inner)}
+    return values | {f"logs/{key}": value for key, value in logs.items()}
+
+
+def whole(folder):
+    """A run from its beginning to its end."""
+    return numbers_of(*train(folder, log_dir=folder))
+
+
+def resumed(folder):
+    """What others began is finished."""
+    return numbers_of(*train(folder, resume=True))
+
+
+def begun(folder):
+    """For others to finish."""
+    return numbers_of(*train(folder, epochs=1))
+
+
+def one_idle(folder):
+    """Two tasks for three workers."""
+    return numbers_of(*train(tasks=2))
+
+
+def keras_own(folder):
+    """What `fit` comes to with Keras' own method in place of ours."""
+    model = meta_model()
+    model._maybe_symbolic_build = functools.partial(
+        keras.Model._maybe_symbolic_build, model
+    )
+    try:
+        stream = classes().episodes(SPEC, meta_batch_size=3, seed=1)
+        model.fit(stream, steps_per_epoch=1, verbose=0)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": ""}
+
+
+PARTS = {
+    part.__name__: part for part in (whole, resumed, begun, one_idle, keras_own)
+}
+
+
+def strategy_of(replicas):
+    """Of workers where TF_CONFIG names them, else of so many devices."""
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(cpu, devices)
+    names = [f"CPU:{i}" for i in range(replicas)]
+    return tf.distribute.MirroredStrategy(names)
+
+
+def main(replicas, folder, *parts):
+    """Carries out parts, and writes what came of each on this worker."""
+    strategy = strategy_of(int(replicas))
+    worker = getattr(strategy.cluster_resolver, "task_id", None) or 0
+    for part in parts:
+        with strategy.scope():
+            results = PARTS[part](pathlib.Path(folder, part))
+        np.savez(f"{folder}/{part}-{worker}.npz", **results)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

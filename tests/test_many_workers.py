@@ -1,0 +1,153 @@
+"""Several workers, and several replicas: the weights, logs, scores and
+checkpoints of one device.
+
+Workers are processes of their own, which take seconds to start; so those of
+one number are started once, and carry out all parts after each other.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import run_worker
+
+from trainers import launch
+
+# By replicas and workers, what their processes carry out. The four replicas
+# are this process' own.
+PARTS = {
+    (2, 1): ("whole",),
+    (2, 2): ("whole", "resumed", "begun", "keras_own"),
+    (3, 3): ("whole", "one_idle"),
+}
+
+COMPARED = ("whole", "resumed", "one_idle")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_episodes_at_once():
+    """As in the workers."""
+    before = run_worker.evaluation._AT_ONCE
+    run_worker.evaluation._AT_ONCE = 2
+    yield
+    run_worker.evaluation._AT_ONCE = before
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """By part, what one device comes to."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {
+        part: run_worker.PARTS[part](folder / part)
+        for part in ("whole", "one_idle")
+    }
+
+
+@pytest.fixture(scope="module")
+def begun_by_four(strategy, tmp_path_factory):
+    """The folder of a run that four replicas have done half of."""
+    folder = tmp_path_factory.mktemp("four")
+    with strategy.scope():
+        run_worker.begun(folder)
+    return folder
+
+
+def carry_out(count, replicas, folder):
+    """By part, what each of the workers came to."""
+    parts, lines = PARTS[replicas, count], []
+
+    def start(restarts):
+        script = str(pathlib.Path(run_worker.__file__))
+        command = [sys.executable, script, str(replicas), str(folder), *parts]
+        # One worker is a process that knows of no others.
+        environments = launch.environments(count) if count > 1 else [os.environ]
+        root = pathlib.Path(launch.__file__).parent.parent
+        return [(command, {**e, "PYTHONPATH": str(root)}) for e in environments]
+
+    code = launch.Supervisor(start, 0, 20.0, lines.append).run()
+    assert code == 0, "\n".join(lines[-60:])
+    return {
+        part: [dict(np.load(f"{folder}/{part}-{w}.npz")) for w in range(count)]
+        for part in parts
+    }
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory, begun_by_four):
+    """Their folder, and what they came to."""
+    folder = tmp_path_factory.mktemp("workers")
+    shutil.copytree(begun_by_four, folder / "resumed")
+    return folder, carry_out(2, 2, folder)
+
+
+def assert_equal(ours, theirs, label):
+    """Within 1e-5 of the largest of an array; printed, for the notes."""
+    assert ours.keys() == theirs.keys()
+    differences = {
+        key: np.max(np.abs(ours[key] - value))
+        / max(np.max(np.abs(value)), 1e-6)
+        for key, value in theirs.items()
+    }
+    worst = max(differences, key=differences.get)
+    print(f"{label}: at most {differences[worst]:.1e}, of {worst}")
+    assert differences[worst] < 1e-5
+    # Scores are counts of hits.
+    for key in theirs:
+        if key.startswith("logs/val_accuracy"):
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-6)
+
+
+def assert_all_equal(results, alone, label):
+    for part, of_workers in results.items():
+        expected = alone["one_idle" if part == "one_idle" else "whole"]
+        for values in of_workers if part in COMPARED else ():
+            assert_equal(values, expected, f"{label}, {part}")
+            # What is trained is the same on all, to the bit.
+            for key, value in values.items():
+                np.testing.assert_array_equal(value, of_workers[0][key], key)
+
+
+def test_three_workers_one_of_them_without_a_task(alone, tmp_path):
+    assert_all_equal(carry_out(3, 3, tmp_path), alone, "3 workers")
+
+
+def test_two_replicas(alone, tmp_path):
+    assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
+
+
+def test_two_workers(two_workers, alone):
+    """One of their parts is to finish what four replicas began."""
+    assert_all_equal(two_workers[1], alone, "2 workers")
+
+
+def test_keras_own_build_fails_where_ours_is_needed(two_workers):
+    """When this fails, `_maybe_symbolic_build` need not be replaced."""
+    for values in two_workers[1]["keras_own"]:
+        assert "PerReplica" in str(values["error"])
+
+
+def test_workers_leave_the_files_of_one(two_workers):
+    folder = two_workers[0] / "whole"
+    names = [path.name for path in folder.glob("*.npz")]
+    steps = run_worker.STEPS * run_worker.EPOCHS
+    assert "best.npz" in names
+    assert any(str(steps) in name for name in names)
+    # Of the chief alone: MetaTrainer's, and Keras' of training and validation.
+    assert len(list(folder.rglob("*.tfevents.*"))) == 3
+
+
+@pytest.mark.parametrize("first", ["two workers", "four replicas"])
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_checkpoints_go_on_elsewhere(
+    two_workers, begun_by_four, alone, strategy, first, replicas, tmp_path
+):
+    begun = begun_by_four if "four" in first else two_workers[0] / "begun"
+    shutil.copytree(begun, tmp_path / "here")
+    scope = contextlib.nullcontext() if replicas == 1 else strategy.scope()
+    with scope:
+        values = run_worker.resumed(tmp_path / "here")
+    assert_equal(values, alone["whole"], f"{first}, then {replicas} replicas")
