@@ -162,10 +162,8 @@ class MetaTrainer(keras.callbacks.Callback):
     def _go_on(self, extra):
         step = self._saved_at = self.model.meta_step
         logging.info("Resumed at meta-step %d.", step)
-        self.best_accuracy, self.seconds = (
-            extra["best_accuracy"],
-            extra["seconds"],
-        )
+        self.best_accuracy = extra["best_accuracy"]
+        self.seconds = extra["seconds"]
         self._started = time.perf_counter() - self.seconds
         if extra.get("evaluation_due"):  # Checkpoints of before have it not.
             self._evaluate(step)

@@ -3,10 +3,6 @@
 import functools
 import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -181,20 +177,6 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert not list(tmp_path.glob(".keras-reptile*"))
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
-    whole = meta_model(**settings())
-    run(whole, checkpoint_dir=tmp_path, checkpoint_interval=4)
-    newest = checkpoints.list_steps(tmp_path)[-1]
-    newest.write_bytes(newest.read_bytes()[:-500])
-    resumed = meta_model(**settings())
-    with caplog.at_level("WARNING"):
-        run(
-            resumed, checkpoint_dir=tmp_path, checkpoint_interval=4, resume=True
-        )
-    assert "the one before it is used" in caplog.text
-    assert_same(all_values(whole), all_values(resumed))
-
-
 @pytest.mark.parametrize(
     "arguments, text",
     [
@@ -227,37 +209,6 @@ def test_resuming_needs_the_stream_itself(tmp_path):
             steps_per_epoch=4,
             callbacks=[trainer],
         )
-
-
-def test_kill_9_and_resume_end_bitwise_where_an_uninterrupted_run_ends(
-    tmp_path,
-):
-    """A real process, a real SIGKILL, at whatever step it has reached."""
-    here = pathlib.Path(__file__)
-    environment = {**os.environ, "PYTHONPATH": str(here.parent.parent)}
-
-    def start(folder):
-        return subprocess.Popen(
-            [sys.executable, here.parent / "run_to_kill.py", folder],
-            env=environment,
-        )
-
-    assert start(tmp_path / "whole").wait() == 0
-    process = start(tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while len(checkpoints.list_steps(tmp_path / "killed")) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    reached = checkpoints.list_steps(tmp_path / "killed")[-1]
-    assert reached != checkpoints.step_path(tmp_path / "killed", 60)
-    assert start(tmp_path / "killed").wait() == 0
-    whole, resumed = (
-        checkpoints.read(checkpoints.step_path(tmp_path / name, 60))[1]
-        for name in ("whole", "killed")
-    )
-    assert_same(whole, resumed)
 
 
 def test_a_stream_that_starts_later_is_resumed_and_continued(tmp_path):

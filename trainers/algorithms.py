@@ -119,6 +119,7 @@ def main(argv):
     if _HERE.value:
         carry_out(names[0], known[names[0]], logdir)
         return
+    common.stop_on_sigterm(logdir)
     results = {name: in_own_process(name, logdir / name) for name in names}
     report(results)
     path = common.write_results(logdir, results)

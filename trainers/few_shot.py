@@ -86,6 +86,8 @@ def run(title, network, splits, settings, logdir) -> None:
         final = protocol(settings, shots, settings["eval_samples"])
         kr.evaluation.check_protocol(model, splits.test, final)
     trainer = train(model, splits, settings, spec, logdir)
+    if trainer.preempted:
+        common.stop(logdir)
     scores, seconds = evaluate(model, splits.test, settings)
     report(title, scores, logdir, settings, trainer.seconds, seconds)
 

@@ -53,6 +53,7 @@ def main(argv):
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     settings = few_shot.chosen(presets.MINI_IMAGENET)
     logdir = common.usable_logdir(flags.FLAGS.preset)
+    common.stop_on_sigterm(logdir)
     common.say("Reading mini-ImageNet...")
     try:
         splits = kr.data.mini_imagenet(

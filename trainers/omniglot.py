@@ -43,6 +43,7 @@ def main(argv):
         raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
     settings = few_shot.chosen(presets.OMNIGLOT)
     logdir = common.usable_logdir(flags.FLAGS.preset)
+    common.stop_on_sigterm(logdir)
     splits = kr.data.omniglot(
         omniglot_folder.DATA_DIR.value,
         _SPLIT.value,

@@ -198,6 +198,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
         "seed": common.SEED.value,
     }
     done = _already_done(logdir, settings)
+    common.stop_on_sigterm(logdir)  # A run that is cut off is begun anew.
     # It warns of a function per model, which is what is wanted here.
     tf.get_logger().setLevel("ERROR")
     for run in runs:

@@ -38,6 +38,7 @@ def main(argv):
     start = time.perf_counter()
     devices = strategy.chosen()
     logdir = common.usable_logdir("quickstart")
+    common.stop_on_sigterm(logdir)
     train = kr.data.scribbles(_TRAIN_CLASSES.value, seed=0)
     validation = kr.data.scribbles(50, seed=1)
     test = kr.data.scribbles(100, seed=2)
@@ -64,6 +65,8 @@ def main(argv):
         callbacks=[trainer, common.tensorboard(logdir)],
         verbose=common.verbosity(),
     )
+    if trainer.preempted:
+        common.stop(logdir)
     common.say("Evaluating on characters it has never seen...")
     reptile = evaluate(model, test)
     report(scratch, reptile, logdir, time.perf_counter() - start)
