@@ -65,7 +65,8 @@ def carry_out(count, replicas, folder):
         command = [sys.executable, script, str(replicas), str(folder), *parts]
         # One worker is a process that knows of no others.
         environments = launch.environments(count) if count > 1 else [os.environ]
-        return [(command, e) for e in environments]
+        root = pathlib.Path(launch.__file__).parent.parent
+        return [(command, {**e, "PYTHONPATH": str(root)}) for e in environments]
 
     code = launch.Supervisor(start, 0, 20.0, lines.append).run()
     assert code == 0, "\n".join(lines[-60:])
@@ -110,6 +111,14 @@ def assert_all_equal(results, alone, label):
                 np.testing.assert_array_equal(value, of_workers[0][key], key)
 
 
+def test_three_workers_one_of_them_without_a_task(alone, tmp_path):
+    assert_all_equal(carry_out(3, 3, tmp_path), alone, "3 workers")
+
+
+def test_two_replicas(alone, tmp_path):
+    assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
+
+
 def test_two_workers(two_workers, alone):
     """One of their parts is to finish what four replicas began."""
     assert_all_equal(two_workers[1], alone, "2 workers")
@@ -119,14 +128,6 @@ def test_keras_own_build_fails_where_ours_is_needed(two_workers):
     """When this fails, `_maybe_symbolic_build` need not be replaced."""
     for values in two_workers[1]["keras_own"]:
         assert "PerReplica" in str(values["error"])
-
-
-def test_three_workers_one_of_them_without_a_task(alone, tmp_path):
-    assert_all_equal(carry_out(3, 3, tmp_path), alone, "3 workers")
-
-
-def test_two_replicas(alone, tmp_path):
-    assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
 
 
 def test_workers_leave_the_files_of_one(two_workers):
