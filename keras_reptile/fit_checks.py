@@ -121,6 +121,21 @@ def length(dataset, name) -> int:
     return count
 
 
+def check_long_enough(dataset, needed: int) -> None:
+    """Refuses a dataset that ends before several replicas have had enough.
+
+    Raises:
+        ValueError: If it is known to be shorter.
+    """
+    count = int(dataset.cardinality())
+    if 0 <= count < needed:
+        raise ValueError(
+            f"Several replicas need all of the {needed} meta-batches that "
+            "they are asked for. Received: a dataset of "
+            f"{count}. Ask for fewer, or repeat the dataset."
+        )
+
+
 def check_goes_on(dataset, meta_step: int) -> None:
     """Says so where a second `fit` sees the first's episodes again."""
     if meta_step and not hasattr(dataset, "starting_at"):

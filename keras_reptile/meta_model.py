@@ -286,6 +286,11 @@ class MetaModel(
             return x
         if arguments.get(steps) is None:
             arguments[steps], x = fit_checks.length(x, steps), x.repeat()
+        first, last = 0, 1
+        if steps == "steps_per_epoch":
+            first = arguments.get("initial_epoch", 0)
+            last = arguments.get("epochs", 1)
+        fit_checks.check_long_enough(x, arguments[steps] * (last - first))
         return distribution.share(x, self.distribute_strategy)
 
     def _share_validation_data(self, arguments):

@@ -195,8 +195,10 @@ def test_what_several_replicas_must_know_of_a_dataset(strategy):
         model.fit(unknown, verbose=0)
     with pytest.raises(ValueError, match="validation_steps=3.*multiple of"):
         model.fit(stream, steps_per_epoch=2, validation_data=stream.take(3))
-    with pytest.raises(tf.errors.FailedPreconditionError, match="contained only"):
-        model.fit(stream.take(3), steps_per_epoch=4, verbose=0)
+    with pytest.raises(ValueError, match="8 meta-batches.*a dataset of 7"):
+        model.fit(stream.take(7), steps_per_epoch=4, epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="4 meta-batches.*a dataset of 3"):
+        model.evaluate(stream.take(3), steps=4, verbose=0)
 
 
 def test_keras_still_has_what_is_replaced(strategy):

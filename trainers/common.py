@@ -57,16 +57,21 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
     return logdir
 
 
+def say(text: str) -> None:
+    """Prints a line at once; of several workers, the chief does."""
+    if strategy.is_chief():
+        print(text, flush=True)
+
+
 def stop(logdir) -> NoReturn:
     """Ends the program that SIGTERM came to, which can be gone on with.
 
     Args:
         logdir: The run's folder, to be named.
     """
-    print(
+    say(
         "Stopped by SIGTERM. Go on by the same command with "
-        f"--logdir={logdir} --resume.",
-        flush=True,
+        f"--logdir={logdir} --resume."
     )
     # By which TensorFlow is not taken apart first: half a minute was seen, on
     # a loaded machine, where a cluster waits for ten seconds or so.
@@ -81,12 +86,6 @@ def stop_on_sigterm(logdir) -> None:
     own: it says by `preempted` that the program is to `stop`.
     """
     signal.signal(signal.SIGTERM, lambda *_: stop(logdir))
-
-
-def say(text: str) -> None:
-    """Prints a line at once; of several workers, the chief does."""
-    if strategy.is_chief():
-        print(text, flush=True)
 
 
 def verbosity() -> int:
