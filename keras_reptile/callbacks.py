@@ -61,9 +61,9 @@ class MetaTrainer(keras.callbacks.Callback):
             inner loop may end in NaN or infinity. These are left out of the
             update and counted as `inner/nonfinite_tasks`; if there are more,
             training stops with a `FloatingPointError`.
-        on_write_error: What becomes of the training when a checkpoint cannot
-            be written, as on a full disk: `"stop"`, with an `OSError`, or
-            `"continue"`, with an error in the log.
+        on_write_error: What becomes of the training when a checkpoint or
+            scalars cannot be written, as on a full disk: `"stop"`, with an
+            `OSError`, or `"continue"`, with an error in the log.
 
     Raises:
         ValueError: If `validation` and `protocol` are not given together,
@@ -110,7 +110,7 @@ class MetaTrainer(keras.callbacks.Callback):
             validation, protocol, gradient_agreement
         )
         self._folder = RunFolder(checkpoint_dir, keep, resume, on_write_error)
-        self._scalars = Scalars(log_dir)
+        self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
         self.max_nonfinite = max_nonfinite
@@ -150,7 +150,10 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._folder.path is not None:
             self._preemption.watch()
         extra = self._folder.begin(
-            model, run_settings, goes_on=self._saved_at is not None
+            model,
+            run_settings,
+            # Not after another `compile`, by which it began anew.
+            goes_on=model.meta_step >= (self._saved_at or float("inf")),
         )
         self._scalars.open(model.distribute_strategy)
         if extra is not None:
@@ -174,7 +177,7 @@ class MetaTrainer(keras.callbacks.Callback):
         """Gives back what `before_fit` took; called by `MetaModel.fit`."""
         self._scalars.close()
         self._folder.end()
-        self._preemption.release()
+        self._preemption.release(heeded=self.preempted)
 
     def on_train_begin(self, logs=None):
         self._last_step = self.model.meta_step

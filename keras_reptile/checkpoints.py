@@ -6,8 +6,8 @@ another name first, so that it is whole or not there, and holds a checksum of
 its arrays, so that a damaged one is found and the one before it used.
 """
 
-import contextlib
 import hashlib
+import io
 import json
 import pathlib
 import re
@@ -82,12 +82,15 @@ def read(path) -> tuple[dict, dict]:
 
     Raises:
         DamagedCheckpoint: If the file is truncated or changed.
+        OSError: If it cannot be read.
     """
+    # First of all: a disk that fails is no damage of the file.
+    if hasattr(path, "read"):
+        content = path.read()
+    else:
+        content = pathlib.Path(path).read_bytes()
     try:
-        opened = contextlib.nullcontext(path)
-        if not hasattr(path, "read"):
-            opened = open(path, "rb")
-        with opened as file:
+        with io.BytesIO(content) as file:
             if zipfile.ZipFile(file).testzip() is not None:
                 raise ValueError("a checksum of the archive is wrong")
             file.seek(0)

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import socket
@@ -106,6 +107,8 @@ class FolderLock:
     def release(self) -> None:
         """Lets others in."""
         if self._file is not None:
+            # Closing alone does not, while a child has it open, too.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
             self._file.close()
             self._file = None
 
@@ -117,6 +120,10 @@ def _sync_folder(folder):
     handle = os.open(folder, os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot, and the file is in its place.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 

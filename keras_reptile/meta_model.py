@@ -190,7 +190,9 @@ class MetaModel(
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = self.learner.optimizer
         self._task_metrics = TaskMetrics(
-            self.learner.loss_function, given["metrics"]
+            self.learner.loss_function,
+            given["metrics"],
+            strategy.num_replicas_in_sync,
         )
         self._compiled_functions = {}
         self._fit_spec = self._evaluate_spec = None

@@ -68,17 +68,26 @@ class TaskMetrics:
     Args:
         loss: The loss, per example.
         metrics: As given to `compile`.
+        replicas: How many there are, over which the metrics' states add up.
 
     Raises:
-        ValueError: If a metric is unknown.
+        ValueError: If a metric is unknown, or takes no weights where there
+            are several replicas, of which some tasks only fill up.
     """
 
-    def __init__(self, loss: PerExampleLoss, metrics):
+    def __init__(self, loss: PerExampleLoss, metrics, replicas: int = 1):
         self._loss_function = loss
         self._loss = keras.metrics.Mean(name="loss")
         self._inner_loss = keras.metrics.Mean(name="inner_loss")
         self._nonfinite = keras.metrics.Sum(name="inner/nonfinite_tasks")
         self._of_queries = resolve_metrics(metrics, loss.loss)
+        for metric in self._of_queries:
+            if replicas > 1 and not _takes_weights(metric):
+                raise ValueError(
+                    "With several replicas the `update_state` of a metric must "
+                    "take `sample_weight`, by which tasks that only fill up a "
+                    f"replica are left out. Received: '{metric.name}'."
+                )
         self.of_queries = True
 
     @property
@@ -116,7 +125,7 @@ class TaskMetrics:
                 if _takes_weights(metric):
                     metric.update_state(y, outputs, sample_weight=weights)
                 else:
-                    metric.update_state(y, outputs)
+                    _update_if(counted[t], metric, y, outputs)
 
     def results(self, total=None) -> dict:
         """Results by name; without queries, those of the inner loop alone.
@@ -132,6 +141,16 @@ class TaskMetrics:
         sums = total([tf.convert_to_tensor(v.value) for v in variables])
         with keras.StatelessScope(state_mapping=list(zip(variables, sums))):
             return {metric.name: metric.result() for metric in shown}
+
+
+def _update_if(counts, metric, y, outputs):
+    """For a metric that takes no weights, such as one of 0."""
+
+    def update():
+        metric.update_state(y, outputs)
+        return tf.constant(0)
+
+    tf.cond(counts, update, lambda: tf.constant(0))
 
 
 def _weight(counts):

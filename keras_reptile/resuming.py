@@ -32,8 +32,9 @@ def watched(model, x, callbacks):
     try:
         yield any([callback.before_fit(model, x) for callback in watching])
     finally:
-        for callback in watching:
-            callback.after_fit()
+        with contextlib.ExitStack() as stack:  # In reverse, and all of them.
+            for callback in watching:
+                stack.callback(callback.after_fit)
 
 
 def stream_from_here(model, x):

@@ -68,8 +68,11 @@ class RunFolder:
             try:
                 content = self._begin(model, goes_on)
                 answer["best_accuracy"] = self._best_on_disk()
-            except (ValueError, OSError) as error:
-                answer["error"] = str(error)
+            except Exception as error:  # The others wait for an answer.
+                if workers.number_of_workers(strategy) == 1:
+                    self.end()
+                    raise
+                answer["error"] = f"{type(error).__name__}: {error}"
         message = json.dumps(answer).encode() + b"\n" + content
         message = workers.from_chief(strategy, message)
         answer, _, content = message.partition(b"\n")
@@ -112,7 +115,13 @@ class RunFolder:
         if not self._write(name, model, extra):
             return False
         if self._writes_for(model):
-            for old in checkpoints.list_steps(self.path)[: -self._keep]:
+            # Not those of later steps: they are damaged, or another run's.
+            upto = [
+                path
+                for path in checkpoints.list_steps(self.path)
+                if path.name <= name
+            ]
+            for old in upto[: -self._keep]:
                 old.unlink(missing_ok=True)
         return True
 
@@ -133,21 +142,28 @@ class RunFolder:
         )
 
     def _write(self, name, model, extra):
-        if not self._writes_for(model):
+        if self.path is None:
             return True
-        try:
-            checkpoints.write(self.path / name, model, extra, self._settings)
-        except OSError as error:
-            message = (
-                f"The checkpoint {name} could not be written to "
-                f"{self.path}: {error}. Those before it are whole and as they "
-                "were. Make room, or choose another folder."
-            )
-            if self._on_write_error == "stop":
-                raise OSError(error.errno, message) from error
-            logging.error("%s Training goes on.", message)
-            return False
-        return True
+        error = None
+        if self._writes_for(model):
+            try:
+                path = self.path / name
+                checkpoints.write(path, model, extra, self._settings)
+            except OSError as failure:
+                error = failure
+        # All workers stop, or none.
+        strategy = model.distribute_strategy
+        if not workers.any_worker(strategy, error is not None):
+            return True
+        message = (
+            f"The checkpoint {name} could not be written to {self.path}: "
+            f"{error or 'the chief says why'}. Those before it are whole and "
+            "as they were. Make room, or choose another folder."
+        )
+        if self._on_write_error == "stop":
+            raise OSError(getattr(error, "errno", None), message) from error
+        logging.error("%s Training goes on.", message)
+        return False
 
     def _refuse_another_run(self):
         found = checkpoints.list_steps(self.path)

@@ -1,6 +1,9 @@
 """Scalars by meta-step, for TensorBoard."""
 
+import contextlib
+
 import tensorflow as tf
+from absl import logging
 
 from keras_reptile import files, workers
 
@@ -10,13 +13,15 @@ class Scalars:
 
     Args:
         path: The folder; `None` writes nothing.
+        on_write_error: `"stop"` or `"continue"`, when it cannot be written.
 
     Raises:
         ValueError: If the folder cannot be made or written to.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, on_write_error: str = "stop"):
         self._path = files.writable_folder(path)
+        self._on_write_error = on_write_error
         self._writer = None
 
     def open(self, strategy) -> None:
@@ -25,16 +30,31 @@ class Scalars:
             self._writer = tf.summary.create_file_writer(str(self._path))
 
     def write(self, step: int, scalars: dict) -> None:
-        """Writes numbers by name, at once to disk."""
+        """Writes numbers by name, at once to disk.
+
+        Raises:
+            OSError: If they could not be, and that stops the run.
+        """
         if self._writer is None:
             return
-        with self._writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+        try:
+            with self._writer.as_default(step=step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            message = (
+                f"The scalars of meta-step {step} could not be written to "
+                f"{self._path}: {error.message}. Make room, or choose another "
+                "folder."
+            )
+            if self._on_write_error == "stop":
+                raise OSError(message) from error
+            logging.error("%s Training goes on.", message)
 
     def close(self) -> None:
-        """Ends the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Ends the file, of which `write` has said all that could be."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(tf.errors.OpError):
+                writer.close()

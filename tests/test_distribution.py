@@ -201,6 +201,15 @@ def test_what_several_replicas_must_know_of_a_dataset(strategy):
         model.evaluate(stream.take(3), steps=4, verbose=0)
 
 
+def test_a_metric_without_weights_would_count_what_fills_up(strategy):
+    class Count(keras.metrics.Mean):
+        def update_state(self, y_true, y_pred):
+            return super().update_state(y_true)
+
+    with strategy.scope(), pytest.raises(ValueError, match="'count'"):
+        meta_model(metrics=[Count(name="count")])
+
+
 def test_keras_still_has_what_is_replaced(strategy):
     """Under another name, ours would be called by nobody."""
     with strategy.scope():

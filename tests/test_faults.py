@@ -34,7 +34,7 @@ def wait_for(process, step):
     """Until a run has done a meta-step; the last line if it ends before."""
     line = ""
     for line in process.stdout:
-        if line.strip() == str(step):
+        if line.strip().isdecimal() and int(line) >= step:
             break
     return line
 
@@ -70,7 +70,7 @@ def kill_at(steps, folder, whole):
     """Kills a run, that resumes itself, at or just after each step."""
     rng = np.random.default_rng(int(steps[0]))
     for step in steps:
-        process = start("run_to_kill.py", folder)
+        process = start("run_to_kill.py", folder, "{}", str(step))
         reached = wait_for(process, step)
         # Somewhere in the step, or in the writing of its checkpoint.
         time.sleep(rng.uniform(0, 0.01))
@@ -112,9 +112,11 @@ def kill_while_saving(folder, kills):
         saver.stdin.write(f"{folder}\n")
         saver.stdin.flush()
         process = int(saver.stdout.readline())
+        deadline = time.monotonic() + 60
         while not (folder / "done").exists() or not (
             (folder / "done").stat().st_size
         ):
+            assert time.monotonic() < deadline
             time.sleep(1e-4)
         time.sleep(rng.uniform(0, 0.02))
         os.kill(process, signal.SIGKILL)
@@ -157,7 +159,7 @@ def test_two_hundred_kills_while_saving(tmp_path):
 
 
 def test_sigterm_saves_and_ends_with_0(whole, tmp_path):
-    process = start("run_to_kill.py", tmp_path)
+    process = start("run_to_kill.py", tmp_path, "{}", "30")
     wait_for(process, 30)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)

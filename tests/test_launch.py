@@ -95,6 +95,8 @@ def test_all_are_restarted_as_often_as_allowed():
 def test_each_life_has_ports_of_its_own():
     ports = launch.free_ports(4)
     assert len(set(ports)) == 4
+    lives = [launch.environments(2)[0]["TF_CONFIG"] for _ in range(2)]
+    assert lives[0] != lives[1]
     first, second = (e["TF_CONFIG"] for e in launch.environments(2))
     assert first.replace('"index": 0', '"index": 1') == second
 
@@ -112,6 +114,9 @@ def test_command_lines():
     )
     assert flags("a.b --strategy=none --resume", True)[-1] == "--resume"
     assert flags("a.b --resume", True).count("--resume") == 1
+    assert flags("a.b -strategy=none --resume=true", True) == (
+        ["a.b", "-strategy=none", "--resume=true"]
+    )
 
 
 def program(tmp_path, script, *arguments):
@@ -154,8 +159,30 @@ def test_signals_are_passed_on_and_end_the_restarts(tmp_path, number):
 def test_a_program_that_is_not_there(tmp_path):
     started = program(tmp_path, "", "--workers=2", "--", "no_such_module")
     said = started.communicate(timeout=30)[0]
-    assert started.returncode == 1
+    assert started.returncode == 2
     assert "Received: ['no_such_module']" in said
+    started = program(tmp_path, "", "--workers=2", "--", "no/such.py")
+    assert "Received: ['no/such.py']" in started.communicate(timeout=30)[0]
+
+
+def test_a_wrong_command_line_is_not_tried_again():
+    code, lines, _ = supervised("sys.exit(2)", restarts=3)
+    assert code == 2
+    assert not [line for line in lines if "restart" in line]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' prctl")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_workers_do_not_outlive_it(tmp_path, number):
+    script = "print(os.getpid(), flush=True); time.sleep(60)"
+    started = program(tmp_path, script, "--", "toy_worker")
+    workers = [int(started.stdout.readline().split()[-1]) for _ in range(2)]
+    started.send_signal(number)
+    started.communicate(timeout=30)  # Until nobody has the pipe open.
+    for worker in workers:
+        assert not pathlib.Path(f"/proc/{worker}/fd").exists() or not (
+            list(pathlib.Path(f"/proc/{worker}/fd").iterdir())
+        )
 
 
 def trained(folder, steps, kills, grace):
@@ -172,6 +199,7 @@ def trained(folder, steps, kills, grace):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=600 + 300 * len(kills),
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert len(list(folder.glob("killed-*"))) == len(kills)

@@ -6,7 +6,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from conftest import all_values, assert_same, meta_model
+from conftest import SPEC, all_values, assert_same, meta_model
 from test_callbacks import HELD_OUT, TRAIN, run, scalars, settings
 
 import keras_reptile as kr
@@ -169,6 +169,38 @@ def test_after_the_run_the_signal_is_its_owners_again(tmp_path):
         with pytest.raises(ValueError, match="must not write over"):
             run(meta_model(), checkpoint_dir=tmp_path)
         assert signal.getsignal(signal.SIGTERM) == of_the_owner
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_two_trainers_take_notice_and_give_it_back(tmp_path):
+    trainers = [
+        kr.MetaTrainer(checkpoint_dir=tmp_path / name) for name in "ab"
+    ]
+    before = signal.getsignal(signal.SIGTERM)
+    model = meta_model(**settings())
+    model.fit(
+        TRAIN.episodes(SPEC, meta_batch_size=2, seed=1),
+        steps_per_epoch=4,
+        callbacks=[*trainers, TerminateAt(2)],
+        verbose=0,
+    )
+    assert all(trainer.preempted for trainer in trainers)
+    assert model.meta_step == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_one_that_comes_too_late_is_its_owners(tmp_path):
+    heard = []
+
+    class Late(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            terminate()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(None))
+    try:
+        run(meta_model(), callbacks=[Late()], checkpoint_dir=tmp_path)
+        assert heard == [None]
     finally:
         signal.signal(signal.SIGTERM, before)
 

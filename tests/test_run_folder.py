@@ -9,11 +9,13 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-from conftest import all_values, assert_same, meta_model
-from test_callbacks import HELD_OUT, PROTOCOL, StopAt, run, settings
+import tensorflow as tf
+from conftest import LOSS, SPEC, all_values, assert_same, meta_model
+from test_callbacks import HELD_OUT, PROTOCOL, TRAIN, StopAt, run, settings
 
 import keras_reptile as kr
 from keras_reptile import checkpoints, files
+from keras_reptile.scalars import Scalars
 
 # Of a checkpoint, without which there is room for part of one.
 HALF = 5_000
@@ -169,6 +171,23 @@ def test_or_it_goes_on(full, caplog):
     assert said in caplog.text and "Training goes on" in caplog.text
 
 
+@pytest.mark.parametrize("on_write_error", ["stop", "continue"])
+def test_scalars_on_a_full_disk(tmp_path, caplog, on_write_error):
+    scalars = Scalars(tmp_path, on_write_error)
+    scalars.open(tf.distribute.get_strategy())
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited[1]))
+    stops = pytest.raises(OSError, match="meta-step 7 could not be written")
+    try:
+        with stops if on_write_error == "stop" else contextlib.nullcontext():
+            scalars.write(7, {"val_accuracy": 0.5})
+        scalars.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    if on_write_error == "continue":
+        assert "could not be written" in caplog.text
+
+
 def test_a_best_one_that_could_not_be_written_is_not_the_best(
     tmp_path, monkeypatch
 ):
@@ -217,6 +236,49 @@ def test_the_one_before_a_damaged_one_is_used(tmp_path, caplog, damage):
         assert f"step-{step:09d}.npz" in caplog.text
     assert caplog.text.count("the one before it is used") == 2
     assert_same(all_values(whole), all_values(resumed))
+
+
+def test_damaged_ones_do_not_count_among_those_that_stay(tmp_path):
+    run(meta_model(**settings()), checkpoint_dir=tmp_path)
+    checkpoints.list_steps(tmp_path)[-1].write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            meta_model(**settings()),
+            callbacks=[StopAt(10)],
+            checkpoint_dir=tmp_path,
+            checkpoint_interval=1,
+            keep=1,
+            resume=True,
+        )
+    steps = [p.name for p in checkpoints.list_steps(tmp_path)]
+    assert steps == ["step-000000010.npz", "step-000000012.npz"]
+    resumed, whole = meta_model(**settings()), meta_model(**settings())
+    run(whole)
+    run(resumed, checkpoint_dir=tmp_path, resume=True)
+    assert_same(all_values(whole), all_values(resumed))
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch):
+    run(meta_model(), checkpoint_dir=tmp_path)
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoints.pathlib.Path, "read_bytes", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(meta_model(), checkpoint_dir=tmp_path, resume=True)
+
+
+def test_a_model_that_begins_anew_leaves_the_folder_alone(tmp_path):
+    model = meta_model(**settings())
+    trainer, _ = run(model, checkpoint_dir=tmp_path)
+    model.compile(loss=LOSS, jit_compile=False)
+    with pytest.raises(ValueError, match="must not write over"):
+        model.fit(
+            TRAIN.episodes(SPEC, meta_batch_size=2, seed=1),
+            steps_per_epoch=1,
+            callbacks=[trainer],
+        )
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=["half", "empty", "bit"])

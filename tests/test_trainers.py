@@ -36,7 +36,7 @@ def test_quickstart(tmp_path):
     assert results["reptile"]["5-shot"]["num_episodes"] == 2
     assert results["flags"]["meta_iters"] == 5
     again = run("quickstart", *QUICK, f"--logdir={tmp_path}")
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "by --resume" in again.stdout + again.stderr
 
 
@@ -50,7 +50,7 @@ def test_sine(tmp_path):
         assert set(results[name]["mse"]) == {"0", "1", "8", "32"}
     assert (tmp_path / "sine.png").read_bytes().startswith(b"\x89PNG")
     again = run("sine", *quick, f"--logdir={tmp_path}")
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "another --logdir" in again.stdout + again.stderr
 
 
@@ -78,7 +78,7 @@ def test_accuracy_over_time(tmp_path):
     assert line.split()[3:6] == ["0", "13.7", "94.01"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     ended = run("accuracy_over_time", results / "sine.json")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "finished 5-way runs" in ended.stdout + ended.stderr
 
 
@@ -137,7 +137,7 @@ def test_omniglot(tmp_path):
     for text in ("1-shot  inductive", "5-shot  transductive", "results.json"):
         assert text in ended.stdout
     other = run("omniglot", "--meta_iters=4", *arguments, "--resume")
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "with the settings it was started with" in other.stderr
 
 
@@ -190,7 +190,7 @@ def test_omniglot_by_a_tail_that_leaves_too_few(tmp_path):
         *("--foml", "--foml_tail=9", "--replacement", f"--data_dir={TFDS}"),
         f"--logdir={tmp_path}",
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "inner_batch_size" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
 
@@ -247,7 +247,7 @@ def test_the_papers_rows(monkeypatch):
 def test_mini_imagenet_that_is_absent(tmp_path):
     ended = run("mini_imagenet", f"--data_dir={tmp_path}", "--preset=m55")
     said = ended.stdout + ended.stderr
-    assert ended.returncode == 1 and "Traceback" not in said
+    assert ended.returncode == 2 and "Traceback" not in said
     assert f"{tmp_path}/train/n01532829/*.JPEG and 63 more folders" in said
     ended = run("mini_imagenet")
     assert "data_dir=None" in ended.stdout + ended.stderr

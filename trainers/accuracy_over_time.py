@@ -20,6 +20,7 @@ import pathlib
 from absl import app, flags
 
 from trainers import common
+from trainers.usage import UsageError
 
 _PICTURE = flags.DEFINE_string(
     "picture", "accuracy_over_time.png", "Where the picture goes."
@@ -36,7 +37,7 @@ _ORIGINAL_SECONDS = 27 * 3600
 def main(argv):
     paths = argv[1:]
     if not paths:
-        raise app.UsageError(
+        raise UsageError(
             "Which runs? Give the results.json of one or more, as in: python "
             "-m trainers.accuracy_over_time runs/o15/results.json."
         )
@@ -56,7 +57,7 @@ def read(path) -> dict:
     """What a results file says of a run: kind, minutes and four scores.
 
     Raises:
-        app.UsageError: If it is not one of a 5-way run with both shots.
+        UsageError: If it is not one of a 5-way run with both shots.
     """
     try:
         record = json.loads(pathlib.Path(path).read_text())
@@ -78,7 +79,7 @@ def read(path) -> dict:
             "scores": scores,
         }
     except (OSError, ValueError, KeyError) as error:
-        raise app.UsageError(
+        raise UsageError(
             "Expected the results.json of finished 5-way runs of "
             f"trainers.omniglot, with 1 and 5 shots. Received: {path} "
             f"({type(error).__name__}: {error})."

@@ -21,6 +21,7 @@ from absl import app, flags
 import keras_reptile as kr
 from trainers import common, plain_descent, strategy
 from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
+from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
 
@@ -29,7 +30,7 @@ _MEASURES = ("gradient_inner_product", "gradient_cosine", "gradient_transfer")
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
     strategy.chosen()
     logdir = common.usable_logdir("agreement")

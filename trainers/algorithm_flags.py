@@ -3,9 +3,10 @@
 --foml and --foml_tail are the original's (openai/supervised-reptile).
 """
 
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
+from trainers.usage import UsageError
 
 _ALGORITHM = flags.DEFINE_enum(
     "algorithm",
@@ -76,7 +77,7 @@ def complete(settings: dict) -> dict:
         and the shots of the `tail`, 0 for none.
 
     Raises:
-        app.UsageError: If a tail leaves nothing for the steps before it, or
+        UsageError: If a tail leaves nothing for the steps before it, or
             there are no queries for an algorithm that learns from them.
     """
     name, tail, queries = _name(), _FOML_TAIL.value or 0, _QUERIES.value
@@ -87,7 +88,7 @@ def complete(settings: dict) -> dict:
     elif of_query_loss or name == "foml_tail":
         queries = 10 if queries is None else queries
         if queries == 0:
-            raise app.UsageError(
+            raise UsageError(
                 f"--algorithm={name} learns from query examples. Received: "
                 "--queries=0. Give at least 1."
             )
@@ -105,7 +106,7 @@ def _name():
     by_flags = "foml" if _FOML.value else "reptile"
     by_flags = "foml_tail" if _FOML_TAIL.value else by_flags
     if _ALGORITHM.value and by_flags != "reptile":
-        raise app.UsageError(
+        raise UsageError(
             "--algorithm takes the place of --foml and --foml_tail. Received: "
             f"--algorithm={_ALGORITHM.value}, --foml={_FOML.value}, "
             f"--foml_tail={_FOML_TAIL.value}."
@@ -117,7 +118,7 @@ def _check_tail(settings):
     tail = _FOML_TAIL.value
     shots, steps = settings["train_shots"], settings["inner_iters"]
     if not _FOML.value or tail >= shots or steps < 2 or _QUERIES.value:
-        raise app.UsageError(
+        raise UsageError(
             "--foml_tail goes with --foml and without --queries, and leaves "
             "at least one shot of --train_shots and one step of --inner_iters "
             f"before it. Received: --foml={_FOML.value}, --foml_tail={tail}, "

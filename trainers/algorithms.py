@@ -32,6 +32,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, omniglot_folder, strategy
+from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(omniglot_folder)
@@ -102,15 +103,15 @@ def trainings() -> dict[str, Training]:
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     known = trainings()
     names = _ONLY.value or list(known)
     if set(names) - set(known):
-        raise app.UsageError(
+        raise UsageError(
             f"--only must be of {list(known)}. Received: {_ONLY.value}."
         )
     if strategy.STRATEGY.value == "multiworker" and not _HERE.value:
-        raise app.UsageError(
+        raise UsageError(
             "The program starts a process for each training, and workers are "
             "to be started for one. Received: --strategy=multiworker. Give "
             "--here and one name to --only besides."
@@ -146,7 +147,7 @@ def in_own_process(name, logdir) -> dict:
     flags_then = record["flags"]
     for flag in ("meta_iters", "eval_samples", "seed"):
         if flags_then[flag] != flags.FLAGS[flag].value:
-            raise app.UsageError(
+            raise UsageError(
                 f"{path} is of --{flag}={flags_then[flag]}. Received: "
                 f"--{flag}={flags.FLAGS[flag].value}. Give another --logdir."
             )

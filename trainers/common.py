@@ -11,11 +11,12 @@ from typing import NoReturn
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import files
 from trainers import strategy
+from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(strategy)
 
@@ -41,7 +42,7 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
         resumable: Whether the program can go on with a run.
 
     Raises:
-        app.UsageError: If there are files that would be written over.
+        UsageError: If there are files that would be written over.
     """
     logdir = LOGDIR.value or f"runs/{name}"
     folder = pathlib.Path(logdir)
@@ -50,7 +51,7 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
         return logdir
     if found and not (resumable and RESUME.value):
         go_on = "Go on with it by --resume, or start" if resumable else "Start"
-        raise app.UsageError(
+        raise UsageError(
             f"{logdir} holds a run already ({found[-1].name}). {go_on} "
             "another one with another --logdir."
         )
@@ -168,12 +169,12 @@ def new_figure(columns: int, rows: int = 1, **settings):
         `(figure, axes)`, the axes in an array of shape `(rows, columns)`.
 
     Raises:
-        app.UsageError: If matplotlib is not installed.
+        UsageError: If matplotlib is not installed.
     """
     try:
         import matplotlib
     except ImportError:
-        raise app.UsageError(
+        raise UsageError(
             "The picture is drawn by matplotlib, which is not installed. "
             "Install it by: pip install '.[plots]'."
         ) from None

@@ -7,10 +7,11 @@ the flags on, it is this.
 import time
 
 import keras
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
 from trainers import common, presets, strategy
+from trainers.usage import UsageError
 
 _REPLACEMENT = flags.DEFINE_boolean(
     "replacement", False, "Draws every inner batch independently."
@@ -49,11 +50,11 @@ def chosen(table: dict) -> dict:
         table: The program's presets.
 
     Raises:
-        app.UsageError: If they contradict each other.
+        UsageError: If they contradict each other.
     """
     replicas = strategy.chosen().num_replicas_in_sync
     if _INNER_STATE.value == "carry" and replicas > 1:
-        raise app.UsageError(
+        raise UsageError(
             "--inner_state=carry passes the slots from task to task, so that "
             "the tasks cannot be shared out among devices. Received: "
             f"{replicas} replicas by --strategy={strategy.STRATEGY.value}. "
@@ -62,7 +63,7 @@ def chosen(table: dict) -> dict:
     settings = presets.chosen(table)
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
     if iterations > interval and iterations % interval:
-        raise app.UsageError(
+        raise UsageError(
             "--meta_iters must be a multiple of --eval_interval, or smaller. "
             f"Received: {iterations} and {interval}."
         )
@@ -150,7 +151,7 @@ def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
     """The episodes of training.
 
     Raises:
-        app.UsageError: If there are no such episodes.
+        UsageError: If there are no such episodes.
     """
     # A tail is a query set, and the step on it the algorithm's own.
     tail, drawn = settings["tail"], settings["train_shots"]
@@ -169,7 +170,7 @@ def training_spec(settings, examples_per_class) -> kr.EpisodeSpec:
             repeat_within_batch=_repeats(settings, "inner_batch", drawn - tail),
         )
     except ValueError as error:
-        raise app.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def train(model, splits, settings, spec, logdir) -> kr.MetaTrainer:

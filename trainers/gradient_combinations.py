@@ -19,6 +19,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, plain_descent, strategy
+from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
 
@@ -29,12 +30,12 @@ _ONLY = flags.DEFINE_multi_string(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     plain_descent.meta_iters()  # Refused before anything is loaded.
     strategy.chosen()
     runs = [run for run in all_runs() if run.name in _ONLY.value]
     if len(runs) < len(set(_ONLY.value)):
-        raise app.UsageError(
+        raise UsageError(
             f"--only must be of {[run.name for run in all_runs()]}. Received: "
             f"{_ONLY.value}."
         )

@@ -9,12 +9,17 @@ Every worker runs the program after the `--`, with TF_CONFIG and with
 they come, with the number of the worker. Workers wait for each other in every
 meta-step, so that none goes on without another: when one dies, all are
 restarted, with --resume. A program that cannot be resumed wants --restarts=0.
+One that ends with exit code 2, as the programs here do where the command line
+is wrong or the folder holds a run already, is not restarted.
 
-SIGTERM and SIGINT are passed on to the workers and end the program. The exit
+SIGTERM and SIGINT are passed on to the workers and end the program; SIGHUP is
+passed on as SIGTERM, and so is what ends the program without a word. The exit
 code is 0 if all workers ended with 0, and else that of the first that did not
 (128 and the signal's number, if a signal ended it).
 """
 
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -26,6 +31,8 @@ import threading
 import time
 
 from absl import app, flags
+
+from trainers import usage
 
 _WORKERS = flags.DEFINE_integer(
     "workers", 2, "Processes that train together.", lower_bound=1
@@ -40,6 +47,10 @@ _GRACE = flags.DEFINE_float(
     "then they are killed.",
     lower_bound=0.0,
 )
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Supervisor:
@@ -69,7 +80,7 @@ class Supervisor:
             if attempt:
                 self._say(f"restart {attempt} of {self._restarts}")
             code = self._once(attempt)
-            if code == 0 or self._signal is not None:
+            if code in (0, usage.EXIT_CODE) or self._signal is not None:
                 break
         return code
 
@@ -98,6 +109,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_launch,
         )
         reader = threading.Thread(
             target=self._read,
@@ -142,7 +154,9 @@ class Supervisor:
 
     def _clean_up(self):
         for process in self._processes:
-            process.kill()  # Of one that has ended, nothing.
+            # Its session, with what it may have started itself.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for reader in self._readers:
             # A child of a worker's may hold the pipe open.
@@ -162,6 +176,12 @@ class Supervisor:
     def _put(self, line):
         with self._lock:
             self._write(line)
+
+
+def _end_with_launch():
+    """In a worker: SIGTERM when the launching process is no more."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _how_it_ended(code):
@@ -212,17 +232,25 @@ def command_of(program: list[str], restarted: bool) -> list[str]:
         restarted: Whether it was started before.
     """
     command = [sys.executable, "-m", *program]
-    if not any(flag.startswith("--strategy") for flag in program):
+    names = {flag.lstrip("-").partition("=")[0] for flag in program[1:]}
+    if "strategy" not in names:
         command.append("--strategy=multiworker")
-    if restarted and "--resume" not in program:
+    if restarted and "resume" not in names:
         command.append("--resume")
     return command
 
 
+def _is_module(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # Of what it would be in, or no name.
+        return False
+
+
 def main(argv):
     program = argv[1:]
-    if not program or importlib.util.find_spec(program[0]) is None:
-        raise app.UsageError(
+    if not program or not _is_module(program[0]):
+        raise usage.UsageError(
             "After `--` comes the module that the workers run, and its flags: "
             "python -m trainers.launch --workers=2 -- trainers.omniglot "
             f"--preset=o15. Received: {program}."
@@ -240,6 +268,9 @@ def main(argv):
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.pass_on)
+    signal.signal(
+        signal.SIGHUP, lambda *_: supervisor.pass_on(signal.SIGTERM)
+    )
     return supervisor.run()
 
 

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import keras_reptile as kr
 from trainers import common, few_shot, presets, strategy
+from trainers.usage import UsageError
 
 presets.define(presets.MINI_IMAGENET, default="m15")
 for _module in (common, few_shot, presets):
@@ -50,7 +51,7 @@ _CACHE_DIR = flags.DEFINE_string(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     settings = few_shot.chosen(presets.MINI_IMAGENET)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     common.stop_on_sigterm(logdir)
@@ -63,7 +64,7 @@ def main(argv):
             _CACHE_DIR.value,
         )
     except ValueError as error:  # Of the data, which the user is to mend.
-        raise app.UsageError(str(error)) from None
+        raise UsageError(str(error)) from None
     network = kr.models.mini_imagenet_cnn
     few_shot.run("mini-ImageNet", network, splits, settings, logdir)
     if strategy.is_chief():
@@ -74,7 +75,7 @@ def draw(logdir):
     """Draws validation accuracy by meta-iteration, where matplotlib is."""
     try:
         figure, axes = common.new_figure(1)
-    except app.UsageError as error:  # The run itself is whole.
+    except UsageError as error:  # The run itself is whole.
         common.say(error)
         return
     # From the log, as it has what was before a resumption.

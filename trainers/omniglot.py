@@ -18,6 +18,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, few_shot, omniglot_folder, presets
+from trainers.usage import UsageError
 
 presets.define(presets.OMNIGLOT, default="o15")
 for _module in (common, few_shot, omniglot_folder, presets):
@@ -40,7 +41,7 @@ _SPLIT = flags.DEFINE_enum(
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     settings = few_shot.chosen(presets.OMNIGLOT)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     common.stop_on_sigterm(logdir)

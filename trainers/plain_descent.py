@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
+from keras_reptile import workers
 from trainers import common, omniglot_folder, strategy
+from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(omniglot_folder)
@@ -72,11 +74,11 @@ def meta_iters() -> int:
     """Meta-iterations of each run.
 
     Raises:
-        app.UsageError: If there is no such number of validations in them.
+        UsageError: If there is no such number of validations in them.
     """
     iterations = META_ITERS.value or (2_000 if SHORT.value else 40_000)
     if iterations % POINTS.value:
-        raise app.UsageError(
+        raise UsageError(
             "--meta_iters must be a multiple of --points. Received: "
             f"{iterations} and {POINTS.value}."
         )
@@ -187,7 +189,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     """`carry_out` by name; those of an interrupted program are not repeated.
 
     Raises:
-        app.UsageError: If they had other settings.
+        UsageError: If they had other settings.
     """
     settings = {
         "meta_iters": meta_iters(),
@@ -210,11 +212,16 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
 
 def _already_done(logdir, settings):
     path = pathlib.Path(logdir, "results.json")
-    if not path.exists():
+    # All workers go on with what the chief finds.
+    text = b""
+    if strategy.is_chief() and path.exists():
+        text = path.read_bytes()
+    text = workers.from_chief(strategy.chosen(), text)
+    if not text:
         return {}
-    record = json.loads(path.read_text())
+    record = json.loads(text)
     if record.get("settings") != settings:
-        raise app.UsageError(
+        raise UsageError(
             f"A program goes on with the settings it was started with: "
             f"{record.get('settings')} in {path}. Received: {settings}. Give "
             "the same, or another --logdir."

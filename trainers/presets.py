@@ -136,7 +136,7 @@ def chosen(table: dict) -> dict:
         The entries by name, and those of `algorithm_flags.complete`.
 
     Raises:
-        app.UsageError: If flags contradict each other.
+        UsageError: If flags contradict each other.
     """
     settings = table[flags.FLAGS.preset] | algorithm_flags.replaced()
     given = {name: flags.FLAGS[name].value for name in settings}

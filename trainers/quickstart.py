@@ -16,6 +16,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, strategy
+from trainers.usage import UsageError
 
 for _name in ("logdir", "seed", "resume", "strategy", "devices"):
     flags.declare_key_flag(_name)
@@ -34,7 +35,7 @@ _WAYS, _SHOTS = 5, (1, 5)
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     start = time.perf_counter()
     devices = strategy.chosen()
     logdir = common.usable_logdir("quickstart")

@@ -13,6 +13,7 @@ from absl import app, flags
 import keras_reptile as kr
 from keras_reptile import files
 from trainers import common, omniglot_folder
+from trainers.usage import UsageError
 
 flags.declare_key_flag("seed")
 flags.adopt_module_key_flags(omniglot_folder)
@@ -33,7 +34,7 @@ def sheet(classes: kr.data.ClassDataset) -> np.ndarray:
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     left = sheet(kr.data.scribbles(_ROWS, seed=common.SEED.value))
     right = sheet(kr.data.omniglot(omniglot_folder.DATA_DIR.value).test)
     gap = np.full((len(left), 12), 255, np.uint8)

@@ -23,6 +23,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, strategy
+from trainers.usage import UsageError
 
 for _name in ("logdir", "seed", "strategy", "devices"):
     flags.declare_key_flag(_name)
@@ -47,7 +48,7 @@ _TEST = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=32)
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     strategy.chosen()
     logdir = pathlib.Path(common.usable_logdir("sine", resumable=False))
     figure, axes = common.new_figure(4, sharey=True)

@@ -11,9 +11,10 @@ import os
 import re
 
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from keras_reptile import workers
+from trainers.usage import UsageError
 
 STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -36,7 +37,7 @@ def chosen() -> tf.distribute.Strategy:
     """The strategy of the flags, the same one at every call.
 
     Raises:
-        app.UsageError: If there is no such strategy, or no such devices.
+        UsageError: If there is no such strategy, or no such devices.
     """
     devices = DEVICES.value
     return _made(STRATEGY.value, None if devices is None else tuple(devices))
@@ -61,7 +62,7 @@ def flags_for_a_child() -> list:
 @functools.cache
 def _made(kind, devices):
     if devices is not None and kind in ("none", "tpu"):
-        raise app.UsageError(
+        raise UsageError(
             "--devices is for --strategy=mirrored and multiworker. Received: "
             f"--strategy={kind} --devices={','.join(devices)}."
         )
@@ -99,16 +100,25 @@ def _multiworker(devices):
 
 def _resolver():
     """Who the workers are, as TF_CONFIG or SLURM says."""
+    resolvers = tf.distribute.cluster_resolver
+    text = os.environ.get("TF_CONFIG", "{}")
     try:
-        cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
-        known = bool(cluster.get("cluster")) and "index" in cluster["task"]
-    except (ValueError, KeyError, AttributeError, TypeError):
-        known, cluster = False, True
+        cluster = json.loads(text)
+        task = cluster["task"]
+        known = task["index"] >= 0
+        known = known and cluster["cluster"][task["type"]][task["index"]]
+    except (ValueError, LookupError, TypeError):
+        known = None
     if known:
-        return tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    if not cluster and "SLURM_STEP_NUM_TASKS" in os.environ:
-        return tf.distribute.cluster_resolver.SlurmClusterResolver()
-    raise app.UsageError(
+        return resolvers.TFConfigClusterResolver()
+    if text == "{}" and "SLURM_STEP_NUM_TASKS" in os.environ:
+        if _physical("GPU"):
+            return resolvers.SlurmClusterResolver()
+        # By itself it would ask the driver of the GPUs.
+        return resolvers.SlurmClusterResolver(
+            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+        )
+    raise UsageError(
         "--strategy=multiworker must know the workers: from TF_CONFIG, such as "
         '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": '
         '{"type": "worker", "index": 0}}, with an index of its own for each, '
@@ -125,7 +135,7 @@ def _tpu():
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise app.UsageError(
+        raise UsageError(
             "--strategy=tpu needs a TPU VM and a TensorFlow built for it, or "
             f"TPU_NAME for a remote one. Received: TPU_NAME={name}, and "
             f"{type(error).__name__}: {error}"
@@ -148,7 +158,7 @@ def _names(devices, kind) -> list:
     kinds = {name[:3] for name in names}
     whole = all(re.fullmatch(r"[CG]PU:\d+", name) for name in names)
     if not names or not whole or len(kinds) > 1 or len(set(names)) < len(names):
-        raise app.UsageError(
+        raise UsageError(
             "--devices is a number of at least 1, or different names of one "
             "kind, such as GPU:0,GPU:2. Received: "
             f"--devices={','.join(devices)}."
@@ -159,7 +169,7 @@ def _names(devices, kind) -> list:
 def _check_there(names, there):
     missing = [name for name in names if name not in there]
     if missing:
-        raise app.UsageError(
+        raise UsageError(
             f"--devices asks for {', '.join(missing)}, but this machine has "
             f"{', '.join(there) or 'no GPU'}. Ask for fewer; a worker without "
             "a GPU is one replica, and takes no --devices."

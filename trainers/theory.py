@@ -24,6 +24,7 @@ from absl import app, flags
 import keras_reptile as kr
 from keras_reptile import analysis
 from trainers import common
+from trainers.usage import UsageError
 
 for _name in ("logdir", "seed"):
     flags.declare_key_flag(_name)
@@ -54,10 +55,10 @@ _BATCH_SIZE = 10  # Of the grid's 50 points, so that 5 batches are disjoint.
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, got {argv[1:]}.")
+        raise UsageError(f"Expected flags only, got {argv[1:]}.")
     rates = sorted(set(_RATES.value), reverse=True)
     if len(rates) < 2:
-        raise app.UsageError(
+        raise UsageError(
             "A slope needs two or more --rates that differ. Received: "
             f"{_RATES.value}."
         )
