@@ -61,12 +61,14 @@ def tasks_per_replica(tasks: int, replicas: int) -> int:
     return -(-tasks // replicas)
 
 
-def share(dataset, strategy):
+def share(dataset, strategy, elements: int | None = None):
     """A dataset of task batches as one that a strategy's replicas read.
 
     Args:
         dataset: A `tf.data.Dataset` of `Task`s with a leading task axis.
         strategy: A `tf.distribute.Strategy`.
+        elements: How many will be read, so that no more are drawn; `None`
+            does not say.
 
     Returns:
         `dataset` itself where there is one replica; else a
@@ -89,6 +91,8 @@ def share(dataset, strategy):
             mine = dataset.of_positions(positions)
         else:
             mine = _chosen(dataset, positions)
+        if elements is not None:
+            mine = mine.take(elements * len(positions))
         # What may end gets elements of unknown size under several workers,
         # for the last one's sake.
         endless = tf.data.INFINITE_CARDINALITY

@@ -143,7 +143,7 @@ def evaluate(
     count = protocol.num_episodes
     calls = -(-count // at_once)
     score = _scoring_function(model, protocol, at_once)
-    episodes = iter(distribution.share(stream, strategy))
+    episodes = iter(distribution.share(stream, strategy, calls))
     hits = {"before": [], **{mode: [] for mode in protocol.modes}}
     for call in range(calls):
         if stop is not None and stop():
