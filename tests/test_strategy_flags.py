@@ -82,7 +82,10 @@ def test_multiworker(made, monkeypatch):
 
 
 def test_one_worker_is_a_machine_by_itself(made, monkeypatch):
-    config = {**CLUSTER, "cluster": {"worker": ["127.0.0.1:1"]}}
+    config = {
+        "cluster": {"worker": ["127.0.0.1:1"]},
+        "task": {"type": "worker", "index": 0},
+    }
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert choose("multiworker") == ("mirrored", ["CPU:0"])
 
