@@ -1,7 +1,6 @@
 """--strategy and --devices: what they make, and what they refuse."""
 
 import json
-import types
 
 import pytest
 import tensorflow as tf
@@ -9,7 +8,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 from test_trainers import QUICK, run
 
-from trainers import algorithms, few_shot, strategy
+from trainers import strategy
 
 
 @pytest.fixture(autouse=True)
@@ -120,24 +119,6 @@ def test_a_worker_without_a_gpu_has_one_device(made, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps(CLUSTER))
     with pytest.raises(app.UsageError, match="takes no --devices"):
         choose("multiworker", "2")
-
-
-def test_carry_is_for_one_device(monkeypatch):
-    two = types.SimpleNamespace(num_replicas_in_sync=2)
-    monkeypatch.setattr(strategy, "chosen", lambda: two)
-    with (
-        flagsaver.flagsaver(inner_state="carry", strategy="mirrored"),
-        pytest.raises(app.UsageError, match="2 replicas by --strategy=mirr"),
-    ):
-        few_shot.chosen({})
-
-
-def test_the_algorithms_are_no_program_of_workers():
-    with (
-        flagsaver.flagsaver(strategy="multiworker", here=False),
-        pytest.raises(app.UsageError, match="Give --here"),
-    ):
-        algorithms.main([""])
 
 
 @pytest.mark.slow

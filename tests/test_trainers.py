@@ -270,6 +270,11 @@ def test_what_cannot_be_is_refused_before_training():
     assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
     ended = run("omniglot", "--seed=-1")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
+    two = ("--strategy=mirrored", "--devices=2")
+    ended = run("omniglot", "--inner_state=carry", *two)
+    assert "2 replicas by --strategy=mirr" in ended.stdout + ended.stderr
+    ended = run("algorithms", "--strategy=multiworker")
+    assert "Give --here" in ended.stdout + ended.stderr
 
 
 @needs_omniglot
