@@ -57,8 +57,9 @@ class MetaTrainer(keras.callbacks.Callback):
             `gradient_transfer`, see `kr.analysis.gradient_agreement`.
         log_dir: Where TensorBoard scalars by meta-step go; `None` writes
             none. (`keras.callbacks.TensorBoard` has them by epoch.)
-        max_nonfinite: The share of an epoch's tasks, of 20 at least, whose
-            inner loop may end in NaN or infinity. These are left out of the
+        max_nonfinite: The share of an epoch's tasks whose inner loop may
+            end in NaN or infinity, where epochs of fewer than 20 tasks are
+            taken together. These are left out of the
             update and counted as `inner/nonfinite_tasks`; if there are more,
             training stops with a `FloatingPointError`.
         on_write_error: What becomes of the training when a checkpoint or
@@ -143,7 +144,11 @@ class MetaTrainer(keras.callbacks.Callback):
         if model is not self._trained:
             self._trained, self._saved_at = model, None
             self.best_accuracy, self.seconds = None, 0.0
-        run_settings = {**model.settings, **settings.of_stream(x)}
+        run_settings = {
+            **model.settings,
+            **settings.of_stream(x),
+            **self._measurements.settings,
+        }
         self._evaluation_due = self.preempted = False
         if self._folder.resume:
             fit_checks.check_resumable(x)
@@ -181,6 +186,8 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._last_step = self.model.meta_step
+        # Failed tasks and all, of epochs too short to be judged by.
+        self._earlier = self._in_epoch = (0.0, 0)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
@@ -194,12 +201,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
             logs["meta_steps_per_second"] = self._clock.rate
-        fit_checks.check_finite(
-            (logs or {}).get("inner/nonfinite_tasks", 0),
-            (step - self._epoch_began) * self.model.tasks_per_step,
-            self.max_nonfinite,
-            step,
-        )
+        self._check_finite(step, logs or {})
         before, self._last_step = self._last_step, step
         if _crossed(before, step, self.eval_interval):
             self._evaluate(step)
@@ -213,6 +215,14 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._told_to_stop():
             self.model.stop_training = True
 
+    def _check_finite(self, step, logs):
+        self._in_epoch = (
+            float(logs.get("inner/nonfinite_tasks", 0)),
+            (step - self._epoch_began) * self.model.tasks_per_step,
+        )
+        failed, tasks = map(sum, zip(self._earlier, self._in_epoch))
+        fit_checks.check_finite(failed, tasks, self.max_nonfinite, step)
+
     def _told_to_stop(self):
         """Whether a worker got SIGTERM; all ask at the same places."""
         strategy = self.model.distribute_strategy
@@ -223,6 +233,8 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.meta_step
+        earlier = tuple(map(sum, zip(self._earlier, self._in_epoch)))
+        self._earlier = earlier if earlier[1] < fit_checks.JUDGED else (0.0, 0)
         if self.preempted and step != self._epoch_ends:
             return  # `on_train_end` saves; the epoch is to be finished first.
         if self.eval_interval is None:

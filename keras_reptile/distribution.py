@@ -149,31 +149,27 @@ def numbers_here(tasks: int, each: int) -> tf.Tensor:
 
 
 def sum_over_replicas(tensors: list) -> list:
-    """Sums of tensors over all replicas, in one reduction for each dtype.
+    """Sums of tensors over all replicas, in one reduction.
 
     Called where a replica runs, outside of loops and conditions.
 
     Args:
-        tensors: Tensors of static shapes, the same on all replicas.
+        tensors: Floating-point tensors of static shapes, the same on all
+            replicas.
     """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return tensors
-    dtypes = sorted({t.dtype for t in tensors}, key=lambda d: d.name)
-    flat = {
-        dtype: tf.concat(
-            [tf.reshape(t, [-1]) for t in tensors if t.dtype == dtype], 0
-        )
-        for dtype in dtypes
-    }
+    # In one dtype, as TensorFlow packs all it reduces into one vector.
+    any_wide = any(tensor.dtype == tf.float64 for tensor in tensors)
+    wide = tf.float64 if any_wide else tf.float32
+    flat = tf.concat([tf.reshape(tf.cast(t, wide), [-1]) for t in tensors], 0)
     flat = context.all_reduce(tf.distribute.ReduceOp.SUM, flat)
-    taken, sums = dict.fromkeys(dtypes, 0), []
-    for tensor in tensors:
-        size, first = tensor.shape.num_elements(), taken[tensor.dtype]
-        part = flat[tensor.dtype][first : first + size]
-        taken[tensor.dtype] = first + size
-        sums.append(tf.reshape(part, tensor.shape))
-    return sums
+    sizes = [tensor.shape.num_elements() for tensor in tensors]
+    return [
+        tf.cast(tf.reshape(part, tensor.shape), tensor.dtype)
+        for part, tensor in zip(tf.split(flat, sizes), tensors)
+    ]
 
 
 def gathered(tensors: list) -> list:

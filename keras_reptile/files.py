@@ -66,18 +66,19 @@ class FolderLock:
     """A folder taken by one process; the system gives it back at its end.
 
     Args:
-        folder: The folder; `.lock` in it names who has it.
+        folder: The folder.
+        name: Of the file in it that names who has it.
 
     Raises:
         ValueError: If another process has it.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, name: str = ".lock"):
         self._file = None
         if fcntl is None:
             return
         # Without a buffer, as a full disk is no reason to fail here.
-        file = open(pathlib.Path(folder, ".lock"), "ab+", buffering=0)
+        file = open(pathlib.Path(folder, name), "ab+", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -178,19 +178,23 @@ def check_intervals(**numbers) -> None:
             )
 
 
+# Of so many tasks the share that failed says something.
+JUDGED = 20
+
+
 def check_finite(failed, tasks: int, max_nonfinite: float, step: int) -> None:
     """Ends a training of which too many inner loops diverge.
 
     Args:
-        failed: Tasks since the epoch began that ended in NaN or infinity.
-        tasks: All tasks since then; below 20 nothing is said.
+        failed: Tasks that ended in NaN or infinity.
+        tasks: How many there were; below `JUDGED` nothing is said.
         max_nonfinite: The share of them that may.
         step: The meta-step, to be named.
 
     Raises:
         FloatingPointError: If there are more.
     """
-    if tasks < 20 or float(failed) <= max_nonfinite * tasks:
+    if tasks < JUDGED or float(failed) <= max_nonfinite * tasks:
         return
     raise FloatingPointError(
         f"The inner loops of {float(failed):.0f} of {tasks} tasks ended in NaN "

@@ -1,5 +1,6 @@
 """What a run measures of its model as it goes, under the names of its logs."""
 
+from keras_reptile import settings
 from keras_reptile.analysis.agreement import Probe
 from keras_reptile.evaluation import check_protocol, evaluate
 
@@ -42,6 +43,11 @@ class Measurements:
             check_protocol(model, self._validation, self._protocol)
         if self._gradient_agreement:
             self._probe = Probe.from_stream(model.learner, x)
+
+    @property
+    def settings(self) -> dict:
+        """What accuracies that are compared must have in common."""
+        return settings.of_protocol(self._protocol)
 
     def of(self, model, stop) -> dict | None:
         """Measures a model, which is left as it is.

@@ -12,6 +12,7 @@ import json
 import keras
 import numpy as np
 
+_PROTOCOL = "protocol of the evaluations"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 
@@ -67,6 +68,9 @@ def check_same(here: dict, there: dict, path) -> None:
     Raises:
         ValueError: If a setting differs; it says which and how.
     """
+    if not (_PROTOCOL in here and _PROTOCOL in there):
+        # A run may be watched from some day on, or no longer.
+        here, there = ({**s, _PROTOCOL: None} for s in (here, there))
     differing = [key for key in there if here.get(key) != there[key]]
     differing += [key for key in here if key not in there]
     if not differing:
@@ -78,6 +82,17 @@ def check_same(here: dict, there: dict, path) -> None:
         f"{here.get(key)} here, and {there.get(key)} in {path}. Use the same "
         "settings, or start a run in another folder."
     )
+
+
+def of_protocol(protocol) -> dict:
+    """Settings of an evaluation, if there is one, as JSON has them."""
+    if protocol is None:
+        return {}
+    fields = {
+        field.name: getattr(protocol, field.name)
+        for field in dataclasses.fields(protocol)
+    }
+    return {_PROTOCOL: _as_json(_plain(fields))}
 
 
 def _described(thing):

@@ -12,6 +12,12 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 import keras_reptile as kr
+from keras_reptile import evaluation
+
+# Each is traced and optimized apart, which takes longer than these problems;
+# the programs, in processes of their own, have as many as users have.
+evaluation._AT_ONCE = 2
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # Four devices out of one processor, for the tests of tf.distribute.
 tf.config.set_logical_device_configuration(
@@ -27,9 +33,9 @@ def _seed():
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_gradients():
-    """TensorFlow keeps every `tf.custom_gradient` that was traced, and with it
-    the graphs around it: 5 GB after all tests, half of whose time then went into
-    looking for garbage."""
+    """TensorFlow keeps every `tf.custom_gradient` that was traced, and with
+    it the graphs around it: 5 GB after all tests, half of whose time then
+    went into looking for garbage."""
     before = set(ops.gradient_registry.list())
     yield
     for name in set(ops.gradient_registry.list()) - before:

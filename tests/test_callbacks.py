@@ -1,5 +1,6 @@
 """MetaTrainer: evaluation, checkpoints, and exact resumption."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -255,6 +256,24 @@ def test_a_run_is_not_resumed_as_another_one(tmp_path, changes, seed, text):
     with pytest.raises(ValueError, match=text):
         fit(other, seed, True)
     assert_same(before, all_values(other))
+
+
+def test_accuracies_of_a_run_are_of_one_protocol(tmp_path):
+    def fit(protocol, resume=True, epochs=1):
+        run(
+            meta_model(),
+            epochs=epochs,
+            checkpoint_dir=tmp_path,
+            resume=resume,
+            validation=protocol and HELD_OUT,
+            protocol=protocol,
+        )
+
+    fit(PROTOCOL, resume=False)
+    with pytest.raises(ValueError, match="'num_episodes': 13.* here, and"):
+        fit(dataclasses.replace(PROTOCOL, num_episodes=13))
+    fit(None, epochs=2)  # Nothing that could be compared.
+    fit(PROTOCOL, epochs=3)
 
 
 class Scaled:

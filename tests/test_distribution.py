@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, all_values, assert_same, blobs, meta_model, mlp
+from conftest import (
+    LOSS,
+    SPEC,
+    all_values,
+    assert_same,
+    blobs,
+    meta_model,
+    mlp,
+)
 
 import keras_reptile as kr
 from keras_reptile import distribution
@@ -33,6 +41,7 @@ def assert_close(ours, theirs):
         (4, {"inner_state": "reset", "dropout": True}),
         (6, {}),
         (5, {"dropout": True, "steps_per_execution": 2}),
+        (3, {"jit_compile": True}),
         (2, {"steps_per_execution": 2}),
     ],
 )
@@ -53,6 +62,34 @@ def test_uncompiled(strategy):
     with strategy.scope():
         shared, _ = trained(3, run_eagerly=True)
     assert_same(all_values(alone), all_values(shared), exact=False)
+
+
+@pytest.mark.parametrize(
+    "policy, rtol", [("float64", 1e-12), ("mixed_bfloat16", 1e-2)]
+)
+def test_models_of_another_precision(strategy, policy, rtol):
+    def trained():
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.layers.Dense(8, activation="tanh", dtype=policy),
+            keras.layers.Dense(3, dtype=policy),
+        ]
+        model = kr.MetaModel(keras.Sequential([keras.Input((4,)), *layers]))
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.5),
+            inner_optimizer=keras.optimizers.Adam(0.02, beta_1=0.0),
+            loss=LOSS,
+            jit_compile=False,
+        )
+        stream = CLASSES.episodes(meta_batch_size=5, **STREAM)
+        model.fit(stream, steps_per_epoch=4, verbose=0)
+        return all_values(model)
+
+    alone = trained()
+    with strategy.scope():
+        shared = trained()
+    for name, value in alone.items():
+        np.testing.assert_allclose(shared[name], value, rtol, rtol / 10)
 
 
 def test_a_dataset_of_ones_own(strategy):

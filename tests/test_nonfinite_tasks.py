@@ -92,6 +92,13 @@ def test_too_many_stop_the_training():
     fit(meta_model(), stream([1]), 10, callbacks=[kr.MetaTrainer()])
 
 
+def test_too_many_stop_the_training_in_short_epochs():
+    """Of two meta-steps, or six tasks, each."""
+    trainer = kr.MetaTrainer(max_nonfinite=0.3)
+    with pytest.raises(FloatingPointError, match="7 of 21 tasks .*meta-step 7"):
+        fit(meta_model(), stream([1]), 2, epochs=9, callbacks=[trainer])
+
+
 def test_other_metrics_leave_them_out():
     class Seen(keras.metrics.Metric):
         """Knows nothing of weights."""

@@ -142,6 +142,7 @@ def test_omniglot(tmp_path):
 
 
 @needs_omniglot
+@pytest.mark.slow
 def test_omniglot_by_foml_with_a_tail(tmp_path):
     ended = run(
         "omniglot",
@@ -156,6 +157,7 @@ def test_omniglot_by_foml_with_a_tail(tmp_path):
 
 
 @needs_omniglot
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["maml", "joint"])
 def test_omniglot_by_another_algorithm(tmp_path, algorithm):
     ended = run(
@@ -174,6 +176,7 @@ def test_omniglot_by_another_algorithm(tmp_path, algorithm):
 
 
 @needs_omniglot
+@pytest.mark.slow
 def test_omniglot_with_every_drawing_as_the_original_has_it(tmp_path):
     ended = run(
         "omniglot",
@@ -278,6 +281,7 @@ def test_what_cannot_be_is_refused_before_training():
 
 
 @needs_omniglot
+@pytest.mark.slow
 def test_algorithms(tmp_path):
     ended = run(
         "algorithms",

@@ -33,6 +33,8 @@ RESUME = flags.DEFINE_boolean(
     "resume", False, "Goes on from the newest checkpoint in --logdir, if any."
 )
 
+_taken = []
+
 
 def usable_logdir(name: str, resumable: bool = True) -> str:
     """The folder of a run, refused where it holds one that is not resumed.
@@ -42,7 +44,8 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
         resumable: Whether the program can go on with a run.
 
     Raises:
-        UsageError: If there are files that would be written over.
+        UsageError: If there are files that would be written over, or another
+            program is at work there.
     """
     logdir = LOGDIR.value or f"runs/{name}"
     folder = pathlib.Path(logdir)
@@ -55,7 +58,17 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
             f"{logdir} holds a run already ({found[-1].name}). {go_on} "
             "another one with another --logdir."
         )
+    _take(folder)
     return logdir
+
+
+def _take(folder):
+    """Until the program ends, which is later than `MetaTrainer` does."""
+    try:
+        files.writable_folder(folder)
+        _taken.append(files.FolderLock(folder, ".program-lock"))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def say(text: str) -> None:
