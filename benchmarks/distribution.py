@@ -24,7 +24,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from benchmarks.with_keras_reptile import Watch
-from keras_reptile import distribution, files
+from keras_reptile import distribution, files, workers
 from trainers import launch, strategy
 
 _POINT = flags.DEFINE_integer("point", None, "Measures one point; JSON.")
@@ -84,6 +84,7 @@ def measure(tasks: int) -> dict:
     return {
         "seconds": _seconds(model, stream, steps),
         "reduction": _reduction(here, bytes_reduced(model)),
+        "question": _question(here),
         "bytes": bytes_reduced(model),
     }
 
@@ -120,6 +121,15 @@ def _reduction(here, size, times=50):
     for _ in range(times):
         result = reduce()
     here.experimental_local_results(result[0])[0].numpy()
+    return (time.perf_counter() - start) / times
+
+
+def _question(here, times=50):
+    """Seconds of MetaTrainer's, after each call: was a worker told to stop?"""
+    workers.any_worker(here, False)
+    start = time.perf_counter()
+    for _ in range(times):
+        workers.any_worker(here, False)
     return (time.perf_counter() - start) / times
 
 
@@ -200,7 +210,8 @@ def report(results):
                 f"{tasks:3} tasks per replica, {kind}: "
                 f"{1e3 * p['seconds']:8.1f} ms per meta-step, "
                 f"{100 * p['overhead']:+6.1f} %, reduction alone "
-                f"{1e3 * p['reduction']:.2f} ms"
+                f"{1e3 * p['reduction']:.2f} ms, MetaTrainer's question "
+                f"{1e3 * p['question']:.2f} ms"
             )
     for text, machines in results["model, not measured"].items():
         for name, machine in machines.items():

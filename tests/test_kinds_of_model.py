@@ -102,30 +102,36 @@ def compiled(network, **settings):
     return model
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: built(Subclassed()),
-        functional_in_a_subclass,
-        own_norm,
-        lambda: built(WithoutTraining()),
-        lambda: typed("float64"),
-        lambda: typed("mixed_bfloat16"),
-        lambda: typed("bfloat16"),
-    ],
-    ids=[
-        "subclassed",
-        "nested",
-        "own norm",
-        "bare call",
-        "float64",
-        "mixed",
-        "bfloat16",
-    ],
-)
-def test_goes_all_the_way(make, jit_compile):
-    model = compiled(make(), jit_compile=jit_compile)
+KINDS = {
+    "subclassed": lambda: built(Subclassed()),
+    "nested": functional_in_a_subclass,
+    "own norm": own_norm,
+    "bare call": lambda: built(WithoutTraining()),
+    "float64": lambda: typed("float64"),
+    "mixed": lambda: typed("mixed_bfloat16"),
+    "bfloat16": lambda: typed("bfloat16"),
+}
+
+
+def kinds_compiled():
+    """Those that differ most in how they compile; the rest take minutes."""
+    quick = ("subclassed", "own norm", "mixed")
+    slow = pytest.mark.slow
+    return [pytest.param(k, marks=() if k in quick else slow) for k in KINDS]
+
+
+@pytest.mark.parametrize("kind", kinds_compiled())
+def test_goes_all_the_way_compiled(kind):
+    check_all_the_way(KINDS[kind](), jit_compile=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_goes_all_the_way(kind):
+    check_all_the_way(KINDS[kind](), jit_compile=False)
+
+
+def check_all_the_way(network, jit_compile):
+    model = compiled(network, jit_compile=jit_compile)
     stream = CLASSES.episodes(SPEC, meta_batch_size=2)
     history = model.fit(stream, steps_per_epoch=30, verbose=0).history
     assert np.isfinite(history["loss"]).all()

@@ -25,9 +25,6 @@ PARTS = {
     (3, 3): ("one_idle", "single"),
 }
 
-# In one process of pytest's, as the two workers are the same for all.
-together = pytest.mark.xdist_group("two workers")
-
 # With what one device comes to, and with what part of it.
 COMPARED = {
     "whole": "whole",
@@ -74,14 +71,6 @@ def carry_out(count, replicas, folder):
         part: [dict(np.load(f"{folder}/{part}-{w}.npz")) for w in range(count)]
         for part in parts
     }
-
-
-@pytest.fixture(scope="module")
-def two_workers(tmp_path_factory, begun_by_four):
-    """Their folder, and what they came to."""
-    folder = tmp_path_factory.mktemp("workers")
-    shutil.copytree(begun_by_four, folder / "resumed")
-    return folder, carry_out(2, 2, folder)
 
 
 # Of the largest of an array. Keras' metrics are float32 everywhere.
@@ -131,22 +120,24 @@ def test_two_replicas(alone, tmp_path):
     assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
 
 
-@together
-def test_two_workers(two_workers, alone):
-    """One of their parts is to finish what four replicas began."""
-    assert_all_equal(two_workers[1], alone, "2 workers")
+def test_two_workers(alone, strategy, begun_by_four, tmp_path):
+    """One of their parts is to finish what four replicas began.
 
-
-@together
-def test_keras_own_build_fails_where_ours_is_needed(two_workers):
-    """When this fails, `_maybe_symbolic_build` need not be replaced."""
-    for values in two_workers[1]["keras_own"]:
+    One test, as pytest's processes would each start the workers.
+    """
+    shutil.copytree(begun_by_four, tmp_path / "resumed")
+    results = carry_out(2, 2, tmp_path)
+    assert_all_equal(results, alone, "2 workers")
+    check_files(tmp_path / "whole")
+    # When this fails, `_maybe_symbolic_build` need not be replaced.
+    for values in results["keras_own"]:
         assert "PerReplica" in str(values["error"])
+    for replicas in (1, 4):
+        check_goes_on(tmp_path / "begun", replicas, strategy, alone)
 
 
-@together
-def test_workers_leave_the_files_of_one(two_workers):
-    folder = two_workers[0] / "whole"
+def check_files(folder):
+    """Several workers leave those of one."""
     names = [path.name for path in folder.glob("*.npz")]
     steps = run_worker.STEPS * run_worker.EPOCHS
     assert "best.npz" in names
@@ -155,21 +146,22 @@ def test_workers_leave_the_files_of_one(two_workers):
     assert len(list(folder.rglob("*.tfevents.*"))) == 3
 
 
+def check_goes_on(begun, replicas, strategy, alone):
+    """A checkpoint is gone on with elsewhere, and left as it was."""
+    here = begun.with_name(f"{begun.name}, then {replicas} replicas")
+    shutil.copytree(begun, here)
+    scope = contextlib.nullcontext() if replicas == 1 else strategy.scope()
+    with scope:
+        values = run_worker.resumed(here)
+    assert_equal(values, alone["whole"], here.name)
+
+
 def test_four_replicas(alone, strategy, tmp_path):
     with strategy.scope():
         values = run_worker.single(tmp_path)
     assert_equal(values, alone["single"], "4 replicas, single", "float32")
 
 
-@together
-@pytest.mark.parametrize("first", ["two workers", "four replicas"])
 @pytest.mark.parametrize("replicas", [1, 4])
-def test_checkpoints_go_on_elsewhere(
-    two_workers, begun_by_four, alone, strategy, first, replicas, tmp_path
-):
-    begun = begun_by_four if "four" in first else two_workers[0] / "begun"
-    shutil.copytree(begun, tmp_path / "here")
-    scope = contextlib.nullcontext() if replicas == 1 else strategy.scope()
-    with scope:
-        values = run_worker.resumed(tmp_path / "here")
-    assert_equal(values, alone["whole"], f"{first}, then {replicas} replicas")
+def test_four_replicas_and_then(alone, strategy, begun_by_four, replicas):
+    check_goes_on(begun_by_four, replicas, strategy, alone)

@@ -257,7 +257,12 @@ def test_mini_imagenet_that_is_absent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "program", ["mini_imagenet", "omniglot", "quickstart", "sheet", "sine"]
+    "program",
+    [
+        *("omniglot", "quickstart", "sine"),
+        pytest.param("mini_imagenet", marks=pytest.mark.slow),
+        pytest.param("sheet", marks=pytest.mark.slow),
+    ],
 )
 def test_help_names_every_flag(program):
     ended = run(program, "--help")

@@ -12,6 +12,9 @@ restarted, with --resume. A program that cannot be resumed wants --restarts=0.
 One that ends with exit code 2, as the programs here do where the command line
 is wrong or the folder holds a run already, is not restarted.
 
+Each worker has cores of its own, as two that share theirs take half as long
+again; --noshare_cores lets each have all.
+
 SIGTERM and SIGINT are passed on to the workers and end the program; SIGHUP is
 passed on as SIGTERM, and so is what ends the program without a word. The exit
 code is 0 if all workers ended with 0, and else that of the first that did not
@@ -47,7 +50,9 @@ _GRACE = flags.DEFINE_float(
     "then they are killed.",
     lower_bound=0.0,
 )
-
+_SHARE_CORES = flags.DEFINE_boolean(
+    "share_cores", True, "Gives every worker cores of its own."
+)
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -62,13 +67,17 @@ class Supervisor:
         restarts: How often all may be restarted.
         grace: Seconds in which the others are to end by themselves.
         write: Takes a line of a worker, with its number in front.
+        share_cores: Gives every worker cores of its own.
     """
 
-    def __init__(self, start, restarts: int, grace: float, write):
+    def __init__(
+        self, start, restarts: int, grace: float, write, share_cores=False
+    ):
         self._start = start
         self._restarts = restarts
         self._grace = grace
         self._write = write
+        self._share_cores = share_cores
         self._lock = threading.Lock()
         self._processes, self._readers = [], []
         self._signal = None
@@ -94,13 +103,17 @@ class Supervisor:
     def _once(self, attempt):
         """One life of all workers, to the exit code."""
         try:
-            for command, environment in self._start(attempt):
-                self._add(command, environment)
+            started = self._start(attempt)
+            shares = [None] * len(started)
+            if self._share_cores and hasattr(os, "sched_getaffinity"):
+                shares = core_shares(os.sched_getaffinity(0), len(started))
+            for (command, environment), cores in zip(started, shares):
+                self._add(command, environment, cores)
             return self._wait()
         finally:
             self._clean_up()
 
-    def _add(self, command, environment):
+    def _add(self, command, environment, cores):
         # A session of its own: the terminal's Ctrl-C comes by `pass_on` only.
         process = subprocess.Popen(
             command,
@@ -109,7 +122,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_launch,
+            preexec_fn=lambda: _begin_worker(cores),
         )
         reader = threading.Thread(
             target=self._read,
@@ -178,8 +191,10 @@ class Supervisor:
             self._write(line)
 
 
-def _end_with_launch():
-    """In a worker: SIGTERM when the launching process is no more."""
+def _begin_worker(cores):
+    """In a worker: its cores, and SIGTERM when the launcher is no more."""
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -192,6 +207,20 @@ def _how_it_ended(code):
 
 def _exit_code(code):
     return 128 - code if code < 0 else code
+
+
+def core_shares(cores, workers: int) -> list[set[int]]:
+    """Which cores each worker has, of its own as long as there are enough.
+
+    Args:
+        cores: Numbers of the cores there are.
+        workers: How many share them.
+    """
+    cores, count = sorted(cores), len(cores)
+    if workers > count:
+        return [{cores[worker % count]} for worker in range(workers)]
+    ends = [worker * count // workers for worker in range(workers + 1)]
+    return [set(cores[a:b]) for a, b in zip(ends, ends[1:])]
 
 
 def free_ports(count: int) -> list[int]:
@@ -265,6 +294,7 @@ def main(argv):
         _RESTARTS.value,
         _GRACE.value,
         write=lambda line: print(line, flush=True),
+        share_cores=_SHARE_CORES.value,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.pass_on)
