@@ -6,7 +6,8 @@ Usage:
 The paper's 5-way network, an inner loop of 5 steps of 10 images; 1 to 16 tasks
 per replica. One process, two devices made of its processor, and two workers do
 the same work on the same cores, so that what is lost is overhead and not
-waiting for a slower machine. The reduction of as many bytes is timed alone
+waiting for a slower machine; the workers have one core each, as
+`trainers.launch` has it. The reduction of as many bytes is timed alone
 besides; beside it stands the share of a meta-step that is lost to all of what
 two replicas bring.
 
@@ -150,6 +151,7 @@ def measured_apart(kind, tasks) -> dict:
         restarts=0,
         grace=10.0,
         write=lines.append,
+        share_cores=True,
     )
     if started.run():
         raise RuntimeError(f"{kind} failed:\n" + "\n".join(lines[-40:]))

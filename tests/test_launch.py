@@ -20,7 +20,7 @@ number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
 """
 
 
-def supervised(script, workers=2, restarts=0, grace=0.5):
+def supervised(script, workers=2, restarts=0, grace=0.5, **settings):
     """The exit code of toy workers, their lines and the seconds taken."""
     lines, begun = [], time.monotonic()
 
@@ -28,7 +28,9 @@ def supervised(script, workers=2, restarts=0, grace=0.5):
         command = [sys.executable, "-c", TOY + script, str(attempt)]
         return [(command, e) for e in launch.environments(workers)]
 
-    code = launch.Supervisor(start, restarts, grace, lines.append).run()
+    code = launch.Supervisor(
+        start, restarts, grace, lines.append, **settings
+    ).run()
     return code, lines, time.monotonic() - begun
 
 
@@ -50,6 +52,33 @@ def test_all_end_well_and_every_line_says_whose_it_is():
         )
         assert texts.index("line 0") < texts.index("line 2")
     assert len(lines) == 3 * 6
+
+
+@pytest.mark.parametrize(
+    "cores, workers, shares",
+    [
+        ({0, 1}, 2, [{0}, {1}]),
+        ({2, 5, 7, 9, 11}, 2, [{2, 5}, {7, 9, 11}]),
+        ({4, 6}, 3, [{4}, {6}, {4}]),
+        ({0, 1, 2}, 1, [{0, 1, 2}]),
+    ],
+)
+def test_cores_are_shared_out(cores, workers, shares):
+    assert launch.core_shares(cores, workers) == shares
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="Cores cannot be chosen here."
+)
+@pytest.mark.parametrize("share_cores", [True, False])
+def test_every_worker_has_its_cores(share_cores):
+    _, lines, _ = supervised(
+        "print(sorted(os.sched_getaffinity(0)))", share_cores=share_cores
+    )
+    mine = os.sched_getaffinity(0)
+    shares = launch.core_shares(mine, 2) if share_cores else [mine, mine]
+    expected = [f"[worker {w}] {sorted(s)}" for w, s in enumerate(shares)]
+    assert sorted(lines) == expected
 
 
 def test_the_others_end_with_one_that_died():
