@@ -144,6 +144,8 @@ class MetaTrainer(keras.callbacks.Callback):
         if model is not self._trained:
             self._trained, self._saved_at = model, None
             self.best_accuracy, self.seconds = None, 0.0
+            # Failed tasks and all, of epochs too short to be judged by.
+            self._earlier = (0.0, 0)
         run_settings = {
             **model.settings,
             **settings.of_stream(x),
@@ -186,12 +188,10 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._last_step = self.model.meta_step
-        # Failed tasks and all, of epochs too short to be judged by.
-        self._earlier = self._in_epoch = (0.0, 0)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
-        self._scores = {}
+        self._scores, self._in_epoch = {}, (0.0, 0)
         self._epoch_began = self.model.meta_step
         self._epoch_ends = self._epoch_began + (self.params["steps"] or 0)
         self._save_after_evaluation = False

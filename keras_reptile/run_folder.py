@@ -6,6 +6,7 @@ import json
 from absl import logging
 
 from keras_reptile import checkpoints, files, workers
+from keras_reptile.settings import check_same
 
 BEST = "best.npz"
 ON_WRITE_ERROR = ("stop", "continue")
@@ -185,4 +186,6 @@ class RunFolder:
         except checkpoints.DamagedCheckpoint as error:
             logging.warning("%s; the next evaluation replaces it.", error)
             return None
+        # A protocol is known of it where the run went on without one.
+        check_same(self._settings, header["settings"], path)
         return header["extra"]["best_accuracy"]

@@ -59,7 +59,7 @@ def of_stream(dataset) -> dict:
         "classes": dataset.num_classes,
         **dataset.arguments,
     }
-    return _as_json(settings)
+    return _as_json(_plain(settings))
 
 
 def check_same(here: dict, there: dict, path) -> None:
@@ -117,7 +117,7 @@ def _plain(value):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    if hasattr(value, "numpy") or isinstance(value, np.ndarray):
+    if hasattr(value, "numpy") or isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(value).tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -249,6 +249,7 @@ def test_a_stream_that_starts_later_is_resumed_and_continued(tmp_path):
         ({"inner_weight_decay": 0.9}, 1, "inner_weight_decay.*0.9 here"),
         ({"inner_state": "carry"}, 1, "inner_state.*carry here, and average"),
         ({}, 2, "'seed' is 2 here, and 1"),
+        ({}, np.int64(2), "'seed' is 2 here, and 1"),
     ],
 )
 def test_a_run_is_not_resumed_as_another_one(tmp_path, changes, seed, text):
@@ -280,6 +281,8 @@ def test_accuracies_of_a_run_are_of_one_protocol(tmp_path):
     with pytest.raises(ValueError, match="'num_episodes': 13.* here, and"):
         fit(dataclasses.replace(PROTOCOL, num_episodes=13))
     fit(None, epochs=2)  # Nothing that could be compared.
+    with pytest.raises(ValueError, match="best.npz"):
+        fit(dataclasses.replace(PROTOCOL, num_episodes=13), epochs=3)
     fit(PROTOCOL, epochs=3)
 
 

@@ -59,7 +59,7 @@ def test_all_end_well_and_every_line_says_whose_it_is():
     [
         ({0, 1}, 2, [{0}, {1}]),
         ({2, 5, 7, 9, 11}, 2, [{2, 5}, {7, 9, 11}]),
-        ({4, 6}, 3, [{4}, {6}, {4}]),
+        ({4, 6}, 3, [{4, 6}, {4, 6}, {4, 6}]),
         ({0, 1, 2}, 1, [{0, 1, 2}]),
     ],
 )
@@ -166,15 +166,18 @@ def test_signals_are_passed_on_and_end_the_restarts(tmp_path, number):
     script = (
         "def end(n, frame): print('got', n, flush=True); sys.exit(number)\n"
         "for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, end)\n"
-        "print('ready', sys.argv[1:], flush=True)\n"
+        "cores = sorted(os.sched_getaffinity(0))\n"
+        "print('ready', sys.argv[1:], cores, flush=True)\n"
         "time.sleep(60)"
     )
     started = program(
         tmp_path, script, "--restarts=5", "--", "toy_worker", "--some=flag"
     )
     said = [started.stdout.readline() for _ in range(2)]
+    shares = launch.core_shares(os.sched_getaffinity(0), 2)
     assert sorted(said) == [
-        f"[worker {w}] ready ['--some=flag', '--strategy=multiworker']\n"
+        f"[worker {w}] ready ['--some=flag', '--strategy=multiworker'] "
+        f"{sorted(shares[w])}\n"
         for w in range(2)
     ]
     started.send_signal(number)
@@ -198,6 +201,15 @@ def test_a_wrong_command_line_is_not_tried_again():
     code, lines, _ = supervised("sys.exit(2)", restarts=3)
     assert code == 2
     assert not [line for line in lines if "restart" in line]
+
+
+def test_nor_if_another_worker_failed_first():
+    script = (
+        "if number == 0: time.sleep(0.5); sys.exit(2)\n"
+        "print('life', flush=True); sys.exit(1)"
+    )
+    code, lines, _ = supervised(script, restarts=2, grace=30)
+    assert code == 2 and lines.count("[worker 1] life") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' prctl")

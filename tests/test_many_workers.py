@@ -147,7 +147,7 @@ def check_files(folder):
 
 
 def check_goes_on(begun, replicas, strategy, alone):
-    """A checkpoint is gone on with elsewhere, and left as it was."""
+    """What others began is finished, to the same end."""
     here = begun.with_name(f"{begun.name}, then {replicas} replicas")
     shutil.copytree(begun, here)
     scope = contextlib.nullcontext() if replicas == 1 else strategy.scope()

@@ -10,6 +10,8 @@ import pytest
 from test_data import TFDS, needs_omniglot
 from test_mini_imagenet import write_tree
 
+from keras_reptile import files
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -38,6 +40,12 @@ def test_quickstart(tmp_path):
     again = run("quickstart", *QUICK, f"--logdir={tmp_path}")
     assert again.returncode == 2
     assert "by --resume" in again.stdout + again.stderr
+    # As another program has it, that evaluates after its training.
+    lock = files.FolderLock(tmp_path, ".program-lock")
+    again = run("quickstart", *QUICK, f"--logdir={tmp_path}", "--resume")
+    lock.release()
+    assert again.returncode == 2
+    assert f"in use by process {os.getpid()}" in again.stdout + again.stderr
 
 
 def test_sine(tmp_path):

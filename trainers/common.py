@@ -47,7 +47,7 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
         UsageError: If there are files that would be written over, or another
             program is at work there.
     """
-    logdir = LOGDIR.value or f"runs/{name}"
+    logdir = os.path.expanduser(LOGDIR.value or f"runs/{name}")
     folder = pathlib.Path(logdir)
     found = sorted([*folder.glob("results.json"), *folder.glob("*.npz")])
     if not strategy.is_chief():
@@ -67,7 +67,7 @@ def _take(folder):
     try:
         files.writable_folder(folder)
         _taken.append(files.FolderLock(folder, ".program-lock"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -141,7 +141,9 @@ class Supervisor:
             if failed is None:
                 failed = self._first_failed(codes)
             if None not in codes:
-                return _exit_code(failed or 0)
+                # What one was not started for, none is started again for.
+                wrong = usage.EXIT_CODE in codes
+                return usage.EXIT_CODE if wrong else _exit_code(failed or 0)
             if self._signal is not None and not passed_on:
                 self._send(self._signal)
                 passed_on = True
@@ -194,7 +196,8 @@ class Supervisor:
 def _begin_worker(cores):
     """In a worker: its cores, and SIGTERM when the launcher is no more."""
     if cores is not None:
-        os.sched_setaffinity(0, cores)
+        with contextlib.suppress(OSError):  # It is not needed.
+            os.sched_setaffinity(0, cores)
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -210,7 +213,7 @@ def _exit_code(code):
 
 
 def core_shares(cores, workers: int) -> list[set[int]]:
-    """Which cores each worker has, of its own as long as there are enough.
+    """Which cores each worker has: its own, or all if there are too few.
 
     Args:
         cores: Numbers of the cores there are.
@@ -218,7 +221,7 @@ def core_shares(cores, workers: int) -> list[set[int]]:
     """
     cores, count = sorted(cores), len(cores)
     if workers > count:
-        return [{cores[worker % count]} for worker in range(workers)]
+        return [set(cores)] * workers
     ends = [worker * count // workers for worker in range(workers + 1)]
     return [set(cores[a:b]) for a, b in zip(ends, ends[1:])]
 
