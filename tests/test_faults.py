@@ -46,9 +46,14 @@ def end(process, number):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing befalls, with all its checkpoints."""
+    """A run that nothing befalls, with a checkpoint of every meta-step.
+
+    A resumed run has one more, where it ended the epoch that was cut off.
+    """
     folder = tmp_path_factory.mktemp("whole")
-    process = start("run_to_kill.py", folder, '{"keep": 1000}')
+    process = start(
+        "run_to_kill.py", folder, '{"keep": 1000, "checkpoint_interval": 1}'
+    )
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and output.endswith("whole\n")
     return folder
