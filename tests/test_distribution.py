@@ -57,6 +57,27 @@ def test_four_replicas_equal_one_device(strategy, tasks, settings):
             np.testing.assert_array_equal(copies[0], copy)
 
 
+def test_a_strategy_of_one_device(tmp_path):
+    alone, history = trained(3, inner_state="carry")
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        shared = meta_model(inner_state="carry")
+        trainer = kr.MetaTrainer(
+            CLASSES,
+            kr.Protocol(ways=3, shots=2, inner_steps=3, num_episodes=6),
+            checkpoint_dir=tmp_path,
+        )
+        shared_history = shared.fit(
+            CLASSES.episodes(meta_batch_size=3, **STREAM),
+            steps_per_epoch=4,
+            epochs=2,
+            callbacks=[trainer],
+            verbose=0,
+        ).history
+    assert_same(all_values(alone), all_values(shared))
+    assert_close(history, {key: shared_history[key] for key in history})
+    assert trainer.best_accuracy > 0.3
+
+
 def test_uncompiled(strategy):
     alone, _ = trained(3, run_eagerly=True)
     with strategy.scope():
