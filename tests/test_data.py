@@ -1,11 +1,13 @@
 """Classes, scribbles, and Omniglot where its data is at hand."""
 
+import copy
 import hashlib
 import os
 import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_reptile as kr
 from keras_reptile.data import cache
@@ -197,3 +199,26 @@ def test_other_splits_of_omniglot(omniglot_cache):
         )
     with pytest.raises(ValueError, match='"reference"'):
         kr.data.omniglot(TFDS, split="test")
+
+
+def test_streams_are_made_once_and_copies_have_their_own():
+    classes = kr.data.scribbles(6, seed=0)
+    spec = kr.EpisodeSpec(ways=3, shots=1)
+    stream = classes.episodes(spec, 2, seed=5)
+    assert classes.episodes(spec, 2, seed=5) is stream
+    assert classes.episodes(spec, 2, seed=6) is not stream
+    for seed in range(10, 20):  # More than are kept.
+        classes.episodes(spec, 2, seed=seed)
+    again = classes.episodes(spec, 2, seed=5)
+    copied = copy.deepcopy(classes).episodes(spec, 2, seed=5)
+    assert stream is not again and copied is not again
+    for other in (again, copied):
+        for a, b in zip(stream.take(2), other.take(2)):
+            np.testing.assert_array_equal(a.support.x, b.support.x)
+
+    @tf.function
+    def in_a_graph():
+        return next(iter(classes.episodes(spec, 2, seed=7))).support.x
+
+    expected = next(iter(classes.episodes(spec, 2, seed=7))).support.x
+    np.testing.assert_array_equal(in_a_graph(), expected)

@@ -15,6 +15,9 @@ import tensorflow as tf
 from keras_reptile.data.streams import check_stream, task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
 
+# So many are kept of a dataset.
+_STREAMS = 8
+
 
 class ClassDataset:
     """Examples grouped by class, in memory.
@@ -53,6 +56,11 @@ class ClassDataset:
             )
         self.names = list(names)
         self._tensor = None
+        self._streams = {}
+
+    def __getstate__(self):
+        # A copy makes its own.
+        return {**self.__dict__, "_tensor": None, "_streams": {}}
 
     @property
     def num_classes(self) -> int:
@@ -141,10 +149,21 @@ class ClassDataset:
         return self.stream(spec, meta_batch_size, seed, start)
 
     def stream(self, spec, meta_batch_size, seed, start=0) -> tf.data.Dataset:
-        """`episodes` without the checks; evaluation has seeds of its own."""
-        return task_stream(
-            self._draw, spec, meta_batch_size, seed, start, self.num_classes
-        )
+        """`episodes` without the checks; evaluation has seeds of its own.
+
+        The same one for the same arguments, as making it takes longer than
+        evaluating on a hundred episodes.
+        """
+        arguments = spec, meta_batch_size, seed, start
+        made = self._streams.get(arguments)
+        # One made in a graph is of no use outside of it.
+        if made is None or not tf.executing_eagerly():
+            made = task_stream(self._draw, *arguments, self.num_classes)
+            if tf.executing_eagerly():
+                self._streams[arguments] = made
+                if len(self._streams) > _STREAMS:
+                    self._streams.pop(next(iter(self._streams)))
+        return made
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""
