@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import pathlib
 
 import keras
@@ -326,8 +327,23 @@ WAYS_TO_RUN = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS_TO_RUN)
-@pytest.mark.parametrize("algorithm", EVERY, ids=str)
+def every_way():
+    """Those that differ most in how they run; the rest take minutes."""
+    pairs = itertools.product(EVERY, WAYS_TO_RUN)
+    return [
+        pytest.param(
+            *pair,
+            id=f"{pair[0]}-{pair[1]}",
+            marks=()
+            if pair[0] in ("reptile", "maml", "foml_tail")
+            or pair[1] == "compiled"
+            else pytest.mark.slow,
+        )
+        for pair in pairs
+    ]
+
+
+@pytest.mark.parametrize("algorithm, way", every_way())
 def test_every_algorithm_in_every_way(algorithm, way, float64):
     if algorithm == "maml" and way == "vectorized":
         with pytest.raises(ValueError, match="gradient of an inner loop"):

@@ -69,8 +69,15 @@ def as_hlo(function, arguments):
     return compiled.experimental_get_compiler_ir(*flat)(stage="hlo")
 
 
-@pytest.mark.parametrize("way", ["side_by_side", "vectorized"])
-@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize(
+    "work, way",
+    [
+        ("w1", "side_by_side"),
+        ("w2", "side_by_side"),
+        ("w1", "vectorized"),
+        pytest.param("w2", "vectorized", marks=pytest.mark.slow),
+    ],
+)
 def test_the_compiled_program(work, way):
     _, function, arguments, _ = program(work, way)
     used = operations(function, arguments)

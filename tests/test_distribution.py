@@ -38,7 +38,10 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize(
     "tasks, settings",
     [
-        (4, {"inner_state": "reset", "dropout": True}),
+        pytest.param(
+            *(4, {"inner_state": "reset", "dropout": True}),
+            marks=pytest.mark.slow,
+        ),
         (6, {}),
         (5, {"dropout": True, "steps_per_execution": 2}),
         (3, {"jit_compile": True}),

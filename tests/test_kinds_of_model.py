@@ -115,9 +115,12 @@ KINDS = {
 
 def kinds_compiled():
     """Those that differ most in how they compile; the rest take minutes."""
-    quick = ("subclassed", "own norm", "mixed")
+    return quick_ones("subclassed", "own norm", "mixed")
+
+
+def quick_ones(*kinds):
     slow = pytest.mark.slow
-    return [pytest.param(k, marks=() if k in quick else slow) for k in KINDS]
+    return [pytest.param(k, marks=() if k in kinds else slow) for k in KINDS]
 
 
 @pytest.mark.parametrize("kind", kinds_compiled())
@@ -125,7 +128,9 @@ def test_goes_all_the_way_compiled(kind):
     check_all_the_way(KINDS[kind](), jit_compile=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", quick_ones("nested", "bare call", "float64", "bfloat16")
+)
 def test_goes_all_the_way(kind):
     check_all_the_way(KINDS[kind](), jit_compile=False)
 

@@ -85,8 +85,7 @@ def assert_equal(ours, theirs, label, precision="float64"):
     assert ours.keys() == theirs.keys()
     differences = {
         kind: max(
-            np.max(np.abs(ours[key] - value))
-            / max(np.max(np.abs(value)), 1e-6)
+            np.max(np.abs(ours[key] - value)) / max(np.max(np.abs(value)), 1e-6)
             for key, value in theirs.items()
             if key.startswith(kind)
         )
@@ -116,6 +115,7 @@ def test_three_workers_one_of_them_without_a_task(alone, tmp_path):
     assert_all_equal(carry_out(3, 3, tmp_path), alone, "3 workers")
 
 
+@pytest.mark.slow
 def test_two_replicas(alone, tmp_path):
     assert_all_equal(carry_out(1, 2, tmp_path), alone, "2 replicas")
 
@@ -162,6 +162,8 @@ def test_four_replicas(alone, strategy, tmp_path):
     assert_equal(values, alone["single"], "4 replicas, single", "float32")
 
 
-@pytest.mark.parametrize("replicas", [1, 4])
+@pytest.mark.parametrize(
+    "replicas", [1, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_four_replicas_and_then(alone, strategy, begun_by_four, replicas):
     check_goes_on(begun_by_four, replicas, strategy, alone)

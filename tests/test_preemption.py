@@ -46,7 +46,13 @@ class TerminateAt(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(
-    "step, interval", [(1, None), (3, 3), (4, None), (12, 3)]
+    "step, interval",
+    [
+        (1, None),
+        (3, 3),
+        pytest.param(4, None, marks=pytest.mark.slow),
+        (12, 3),
+    ],
 )
 def test_it_ends_after_the_meta_step_and_resumes_exactly(
     tmp_path, step, interval
@@ -105,7 +111,7 @@ def all_of(folder):
     [
         (3, {}, 12),  # At the end of all.
         pytest.param(2, {"eval_interval": 3}, 6, marks=pytest.mark.slow),
-        (1, {"checkpoint_interval": 2}, 4),
+        pytest.param(1, {"checkpoint_interval": 2}, 4, marks=pytest.mark.slow),
     ],
 )
 def test_an_evaluation_given_up_is_made_up_for(
@@ -179,9 +185,7 @@ def test_after_the_run_the_signal_is_its_owners_again(tmp_path):
 
 
 def test_two_trainers_take_notice_and_give_it_back(tmp_path):
-    trainers = [
-        kr.MetaTrainer(checkpoint_dir=tmp_path / name) for name in "ab"
-    ]
+    trainers = [kr.MetaTrainer(checkpoint_dir=tmp_path / name) for name in "ab"]
     before = signal.getsignal(signal.SIGTERM)
     model = meta_model(**settings())
     model.fit(

@@ -228,7 +228,15 @@ def flip_a_bit(content):
 DAMAGES = [truncate, lambda content: b"", flip_a_bit]
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=["half", "empty", "bit"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            damage, id=name, marks=() if name == "bit" else pytest.mark.slow
+        )
+        for name, damage in zip(["half", "empty", "bit"], DAMAGES)
+    ],
+)
 def test_the_one_before_a_damaged_one_is_used(tmp_path, caplog, damage):
     whole = meta_model(**settings())
     run(whole, checkpoint_dir=tmp_path, checkpoint_interval=4)

@@ -99,16 +99,26 @@ EXPERIMENT = (
 @needs_omniglot
 def test_gradient_combinations(tmp_path):
     arguments = (*EXPERIMENT, f"--logdir={tmp_path}")
+    ended = run("gradient_combinations", *arguments, "--only=g2")
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["runs"]) == {"g2"}
+    assert results["runs"]["g2"]["meta_iters"] == [2]
+    picture = tmp_path / "gradient_combinations.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    ended = run("gradient_combinations", *arguments, "--only=g2", "--resume")
+    assert ended.returncode == 0, ended.stderr
+    assert "g2...\n" not in ended.stdout  # Was done already.
+
+
+@needs_omniglot
+@pytest.mark.slow
+def test_gradient_combinations_that_are_not_the_same_run(tmp_path):
+    arguments = (*EXPERIMENT, f"--logdir={tmp_path}")
     ended = run("gradient_combinations", *arguments, "--only=g2", "--only=g1")
     assert ended.returncode == 0, ended.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["runs"]) == {"g1", "g2"}
-    assert results["runs"]["g2"]["meta_iters"] == [2]
-    picture = tmp_path / "gradient_combinations.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    ended = run("gradient_combinations", *arguments, "--only=g1", "--resume")
-    assert ended.returncode == 0, ended.stderr
-    assert "g1...\n" not in ended.stdout  # Was done already.
     again = run("gradient_combinations", *arguments, "--resume", "--seed=1")
     assert "settings it was started with" in again.stdout + again.stderr
 
