@@ -13,6 +13,9 @@ def contestants() -> dict:
     return {
         "keras-reptile, average": lambda work: prepare(work, "average"),
         "keras-reptile, carry": lambda work: prepare(work, "carry"),
+        "keras-reptile, bfloat16": lambda work: prepare(
+            work, "average", convolution_dtype="bfloat16"
+        ),
     }
 
 
@@ -23,6 +26,7 @@ def prepare(
     inner_optimizer=None,
     outer_rate=1.0,
     loss="inner_loss",
+    convolution_dtype=None,
 ):
     """`fit` on real episodes, drawn while it runs; `loss` is what it tells."""
     network = kr.models.omniglot_cnn(ways=work.ways)
@@ -33,6 +37,7 @@ def prepare(
         inner_optimizer=inner_optimizer or _adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         inner_reduction="sum",
+        convolution_dtype=convolution_dtype,
     )
     stream = work_items.episodes(work)
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import lowering, shapes
+from keras_reptile import bfloat16_products, lowering, shapes
 
 
 def check_outer_optimizer(optimizer) -> None:
@@ -63,6 +63,62 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
             refusal,
         )
     return not refusal
+
+
+def check_convolution_dtype(
+    dtype, model: keras.Model, lower: bool, task_execution: str
+) -> None:
+    """Refuses products of bfloat16 where there can be none.
+
+    Args:
+        dtype: `None` or `"bfloat16"`.
+        model: The inner model.
+        lower: Whether convolutions take their compiled form.
+        task_execution: How the tasks are run.
+
+    Raises:
+        ValueError: That says what is in the way.
+    """
+    if dtype is None:
+        return
+    if dtype != "bfloat16":
+        raise ValueError(
+            '`convolution_dtype` must be "bfloat16", or None for the '
+            f"model's own precision. Received: {dtype!r}."
+        )
+    wide = lowering.wide_convolutions(model)
+    others = [x.name for x in wide if x.compute_dtype != "float32"]
+    for refused, need, received in (
+        (
+            not lower,
+            "an inner loop that XLA compiles: jit_compile=True and "
+            "run_eagerly=False",
+            "one that is not compiled",
+        ),
+        (
+            task_execution == "vectorized",
+            'task_execution="side_by_side" or "one_after_another"',
+            '"vectorized"',
+        ),
+        (
+            not wide,
+            "a model with a keras.layers.Conv2D that is lowered and has at "
+            "least as many inputs per output as filters",
+            f"model '{model.name}' without one",
+        ),
+        (others, "layers of float32", f"layers of other types: {others}"),
+    ):
+        if refused:
+            raise ValueError(
+                f'`convolution_dtype="bfloat16"` needs {need}. Received: '
+                f"{received}. Change that, or leave `convolution_dtype` out."
+            )
+    on_cpu = not lowering.has_accelerator()
+    if on_cpu and bfloat16_products.processor_has_them() is False:
+        logging.warning(
+            "This processor has no instructions for bfloat16 (AVX512-BF16 or "
+            'AMX): `convolution_dtype="bfloat16"` is slower than float32 here.'
+        )
 
 
 def refused_by_xla(model: keras.Model) -> str | None:

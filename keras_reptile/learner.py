@@ -59,6 +59,8 @@ class Learner:
         lower: Whether convolutions take their compiled form.
         inner_variables: Which variables the inner loop adapts, see
             `keras_reptile.inner_variables`; `None` is all of them.
+        in_bfloat16: Whether the products of compiled convolutions round their
+            factors to bfloat16.
 
     Raises:
         ValueError: If the model is not built, has nothing to train, or the
@@ -74,6 +76,7 @@ class Learner:
         weight_decay: float = 1.0,
         lower: bool = True,
         inner_variables=None,
+        in_bfloat16: bool = False,
     ):
         check_model(model)
         if not 0.0 < weight_decay <= 1.0:
@@ -87,6 +90,7 @@ class Learner:
         self.optimizer = stateless(inner_optimizer, model.trainable_variables)
         self.weight_decay = weight_decay
         self.lower = lower
+        self.in_bfloat16 = in_bfloat16
         self.adapts = selected(model, inner_variables)
         self._steps = None
         self._first_slots = [v.numpy() for v in self.optimizer.variables]
@@ -279,7 +283,7 @@ class Learner:
         return self._call(state, x, training=False, compiled=compiled)[0]
 
     def _call(self, state, x, training, compiled):
-        with lowered(self.model, compiled=self.lower and compiled):
+        with lowered(self.model, self.lower and compiled, self.in_bfloat16):
             outputs, buffers, penalties = self.model.stateless_call(
                 state.weights,
                 state.buffers,

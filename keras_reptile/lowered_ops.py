@@ -1,20 +1,18 @@
-"""Convolution, pooling and batch norm made of what a compiled loop is good at.
+"""Convolution and pooling made of what a compiled loop is good at.
 
 XLA on the CPU runs matrix products at full speed, and little else: a
-convolution inside a loop is about ten times too slow, a product whose left
-factor is taken transposed half as fast as one whose right factor is, and a
-sum over rows that it fuses with what comes before is computed one scalar at
-a time. These functions say the same sums in the forms that are fast
-(`BUILD_NOTES.md` has the profile). All of them differentiate to any order.
+convolution inside a loop is about ten times too slow, and a product whose left
+factor is taken transposed half as fast as one whose right factor is. These
+functions say the same sums in the forms that are fast (`BUILD_NOTES.md` has
+the profile). All of them differentiate to any order.
 """
 
 import functools
 
 import tensorflow as tf
 
-# Below this many elements XLA fuses a sum over rows with its operand; above
-# it calls a library that is fast.
-_FUSED_SUM = 1 << 16
+from keras_reptile.bfloat16_products import product
+from keras_reptile.lowered_norm import broadcast_rows
 
 
 def convolution(taps, kernel, bias=None):
@@ -32,11 +30,64 @@ def convolution(taps, kernel, bias=None):
     if bias is None:
         bias = tf.zeros((filters,), kernel.dtype)
     if is_narrow(kernel):
-        product = tf.reshape(tf.concat(taps, -1), (-1, size)) @ kernel
-        product += broadcast_rows(bias, product)
+        outputs = tf.reshape(tf.concat(taps, -1), (-1, size)) @ kernel
+        outputs += broadcast_rows(bias, outputs)
     else:
-        product = affine(kernel, bias, *taps)
-    return tf.reshape(product, (-1, *taps[0].shape[1:3], filters))
+        outputs = affine(kernel, bias, *taps)
+    return tf.reshape(outputs, (-1, *taps[0].shape[1:3], filters))
+
+
+def convolution_in_bfloat16(x, kernel, bias, size, strides, padding):
+    """A 2-D convolution as one product whose factors are of bfloat16.
+
+    The sums and the bias are in float32. The images are rounded before they
+    are taken apart, which halves what there is to copy.
+
+    Args:
+        x: Images, shape `(batch, height, width, channels)`, float32.
+        kernel: Shape `(rows * columns * channels, filters)`.
+        bias: Shape `(filters,)`, or None.
+        size: Rows and columns of the kernel.
+        strides: Two integers.
+        padding: `"same"` or `"valid"`.
+
+    Returns:
+        Shape `(batch, height, width, filters)`.
+    """
+
+    def taps(x):
+        return taps_of(x, size, strides, padding)
+
+    @tf.custom_gradient
+    def function(x, kernel):
+        def patches():
+            joined = tf.concat(taps(tf.cast(x, tf.bfloat16)), -1)
+            return tf.reshape(joined, (-1, kernel.shape[0])), joined.shape[1:3]
+
+        def gradient(upstream):
+            upstream = tf.reshape(upstream, (-1, kernel.shape[-1]))
+            by_filter = product(upstream, patches()[0], transpose_a=True)
+            by_patch = product(upstream, kernel, transpose_b=True)
+            # Linear, so the same at any images. Of `x` itself TensorFlow
+            # loses terms of the second derivative within a while loop.
+            anywhere = tf.zeros_like(x)
+            with tf.GradientTape() as tape:
+                tape.watch(anywhere)
+                pieces = taps(anywhere)
+            by_image = tape.gradient(
+                pieces, anywhere, _as_taps(by_patch, pieces)
+            )
+            return by_image, tf.transpose(by_filter)
+
+        rows, extent = patches()
+        y = product(rows, kernel)
+        return tf.reshape(y, (-1, *extent, kernel.shape[-1])), gradient
+
+    y = function(x, kernel)
+    if bias is None:
+        return y
+    rows = tf.reshape(y, (-1, kernel.shape[-1]))
+    return tf.reshape(rows + broadcast_rows(bias, rows), tf.shape(y))
 
 
 def taps_of(x, size, strides, padding) -> list:
@@ -106,46 +157,6 @@ def max_pool(x, size, padding):
     return functools.reduce(tf.maximum, [tap for r in in_windows for tap in r])
 
 
-def batch_norm(x, gamma, beta, epsilon):
-    """Batch normalisation over all axes but the last, in few passes.
-
-    Args:
-        x: Shape `(..., channels)`.
-        gamma: Scale, shape `(channels,)`, or None.
-        beta: Offset, shape `(channels,)`, or None.
-        epsilon: Added to the (biased) variance.
-
-    Returns:
-        A tensor of the shape of `x`.
-    """
-    y = _centred(tf.reshape(x, (-1, x.shape[-1])))
-    return tf.reshape(_scaled(y, gamma, beta, epsilon), tf.shape(x))
-
-
-def narrow_batch_norm(taps, kernel, gamma, beta, epsilon):
-    """Batch normalisation of a convolution whose kernel is narrow.
-
-    The product of centred patches has the mean 0, so that its mean needs no
-    pass over the large product, there or back. A bias before it changes
-    nothing and has no gradient.
-
-    Args:
-        taps: As `taps_of` returns them.
-        kernel: Shape `(size, filters)`.
-        gamma: Scale, shape `(filters,)`, or None.
-        beta: Offset, shape `(filters,)`, or None.
-        epsilon: Added to the (biased) variance.
-
-    Returns:
-        Shape `(batch, height, width, filters)`.
-    """
-    patches = tf.reshape(tf.concat(taps, -1), (-1, kernel.shape[0]))
-    # Not the variance too, from the patches' covariance: that cancels where
-    # the weights of a filter sum to 0.
-    y = _scaled(_centred(patches) @ kernel, gamma, beta, epsilon)
-    return tf.reshape(y, (-1, *taps[0].shape[1:3], kernel.shape[-1]))
-
-
 @tf.custom_gradient
 def affine(kernel, bias, *taps):
     """`patches @ kernel + bias`, with the kernel's gradient in a fast form.
@@ -172,81 +183,20 @@ def affine(kernel, bias, *taps):
     def gradient(upstream):
         by_filter = tf.matmul(upstream, patches(), transpose_a=True)
         by_patch = tf.matmul(upstream, kernel, transpose_b=True)
-        by_patch = tf.reshape(
-            by_patch, (-1, *taps[0].shape[1:-1], kernel.shape[0])
-        )
-        sizes = [tap.shape[-1] for tap in taps]
         return (
             tf.transpose(by_filter[:, :-1]),
             by_filter[:, -1],
-            *tf.split(by_patch, sizes, -1),
+            *_as_taps(by_patch, taps),
         )
 
     return patches() @ tf.concat([kernel, bias[None]], 0), gradient
 
 
-def sum_rows(x):
-    """The sum over the first axis of a matrix; its gradient a broadcast.
-
-    Args:
-        x: Shape `(rows, columns)`.
-
-    Returns:
-        Shape `(columns,)`.
-    """
-
-    @tf.custom_gradient
-    def function(x):
-        return _sum_rows(x), lambda upstream: broadcast_rows(upstream, x)
-
-    return function(x)
-
-
-def broadcast_rows(row, like):
-    """Repeats a row; its gradient is `sum_rows`.
-
-    Args:
-        row: Shape `(columns,)`.
-        like: The matrix whose shape `(rows, columns)` it takes.
-
-    Returns:
-        Shape `(rows, columns)`.
-    """
-    shape = tf.stop_gradient(tf.shape(like))
-    if like.shape.is_fully_defined():
-        shape = like.shape
-
-    @tf.custom_gradient
-    def function(row):
-        return tf.broadcast_to(row, shape), sum_rows
-
-    return function(row)
-
-
-def _sum_rows(x):
-    count, columns = x.shape
-    if count is None or count * columns >= _FUSED_SUM:
-        return tf.reduce_sum(x, 0)
-    # Four rows of ones, since a product with one row is not a product to XLA.
-    return (tf.ones((4, count), x.dtype) @ x)[0]
-
-
-def _mean_of_rows(x):
-    count = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
-    return sum_rows(x) / tf.cast(count, x.dtype)
-
-
-def _centred(x):
-    return x - broadcast_rows(_mean_of_rows(x), x)
-
-
-def _scaled(centred, gamma, beta, epsilon):
-    """What is left of batch normalisation once the mean is taken off."""
-    variance = _mean_of_rows(centred * centred)
-    scale = tf.math.rsqrt(variance + epsilon)
-    scale = scale if gamma is None else scale * gamma
-    y = centred * broadcast_rows(scale, centred)
-    return y if beta is None else y + broadcast_rows(beta, y)
+def _as_taps(by_patch, taps):
+    """Rows of patches, as the taps that they were joined of."""
+    sizes = [tap.shape[-1] for tap in taps]
+    shape = (-1, *taps[0].shape[1:-1], sum(sizes))
+    return tf.split(tf.reshape(by_patch, shape), sizes, -1)
 
 
 def _extent_and_padding(extent, size, stride, padding):

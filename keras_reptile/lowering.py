@@ -14,7 +14,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_reptile import lowered_ops
+from keras_reptile import lowered_norm, lowered_ops
 
 # What XLA on the CPU is slow at inside a loop, unless it is lowered. A model
 # with max pooling is lowered where the user asks for compiling, but gains
@@ -67,7 +67,9 @@ def slow_when_compiled(model: keras.Model) -> list[str]:
 
 
 @contextlib.contextmanager
-def lowered(model: keras.Model, compiled: bool = True):
+def lowered(
+    model: keras.Model, compiled: bool = True, in_bfloat16: bool = False
+):
     """Runs the model's layers in their lowered form inside the context.
 
     Args:
@@ -75,12 +77,16 @@ def lowered(model: keras.Model, compiled: bool = True):
         compiled: Whether what is traced will be compiled by XLA, and
             convolutions take the form that is fast there. Batch
             normalisation always changes: it decides what is computed.
+        in_bfloat16: Whether the products of such convolutions round their
+            factors to bfloat16.
     """
     replaced = []
     narrow = _NarrowConvolutions()
     try:
         for layer in model._flatten_layers(include_self=True):
-            for name, function in _replacements(layer, compiled, narrow):
+            for name, function in _replacements(
+                layer, compiled, in_bfloat16, narrow
+            ):
                 # Past Keras' attribute tracking: nothing of this is state.
                 layer.__dict__[name] = function
                 replaced.append((layer, name))
@@ -111,7 +117,7 @@ class _NarrowConvolutions:
         return None
 
 
-def _replacements(layer, compiled, narrow):
+def _replacements(layer, compiled, in_bfloat16, narrow):
     if _is_batch_norm(layer):
         yield (
             "call",
@@ -120,7 +126,10 @@ def _replacements(layer, compiled, narrow):
             ),
         )
     elif compiled and _is_convolution(layer):
-        yield "call", lambda x: _call_convolution(layer, x, narrow)
+        yield (
+            "call",
+            lambda x: _call_convolution(layer, x, in_bfloat16, narrow),
+        )
     elif compiled and _is_max_pool(layer):
         yield (
             "call",
@@ -172,6 +181,18 @@ def _is_convolution(layer):
     )
 
 
+def wide_convolutions(model: keras.Model) -> list:
+    """The layers whose products can be of bfloat16."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if _is_convolution(layer)
+        and not lowered_ops.is_narrow(
+            tf.reshape(layer.kernel, (-1, layer.filters))
+        )
+    ]
+
+
 def _is_max_pool(layer):
     return (
         type(layer) is keras.layers.MaxPooling2D
@@ -180,20 +201,20 @@ def _is_max_pool(layer):
     )
 
 
-def _call_convolution(layer, x, narrow):
+def _call_convolution(layer, x, in_bfloat16, narrow):
     kernel = tf.convert_to_tensor(layer.kernel)
-    taps = lowered_ops.taps_of(
-        x, kernel.shape[:2], layer.strides, layer.padding
-    )
+    bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else None
+    extents = kernel.shape[:2], layer.strides, layer.padding
     kernel = tf.reshape(kernel, (-1, kernel.shape[-1]))
-    outputs = lowered_ops.convolution(
-        taps,
-        kernel,
-        tf.convert_to_tensor(layer.bias) if layer.use_bias else None,
-    )
+    is_narrow = lowered_ops.is_narrow(kernel)
+    if in_bfloat16 and not is_narrow:
+        outputs = lowered_ops.convolution_in_bfloat16(x, kernel, bias, *extents)
+    else:
+        taps = lowered_ops.taps_of(x, *extents)
+        outputs = lowered_ops.convolution(taps, kernel, bias)
     if layer.activation not in (None, keras.activations.linear):
         return layer.activation(outputs)
-    if lowered_ops.is_narrow(kernel):
+    if is_narrow:
         narrow.add(outputs, taps, kernel)
     return outputs
 
@@ -208,7 +229,7 @@ def _call_batch_norm(layer, x, mask, narrow):
     beta = tf.cast(layer.beta, y.dtype) if layer.center else None
     factors = narrow.find(x) if y.dtype == dtype else None
     if factors:
-        y = lowered_ops.narrow_batch_norm(*factors, gamma, beta, layer.epsilon)
+        y = lowered_norm.narrow_batch_norm(*factors, gamma, beta, layer.epsilon)
     else:
-        y = lowered_ops.batch_norm(y, gamma, beta, layer.epsilon)
+        y = lowered_norm.batch_norm(y, gamma, beta, layer.epsilon)
     return tf.cast(y, layer.compute_dtype)

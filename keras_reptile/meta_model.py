@@ -100,6 +100,7 @@ class MetaModel(
         task_execution: str = "auto",
         tasks_per_chunk: int | None = None,
         inner_variables=None,
+        convolution_dtype: str | None = None,
     ):
         """Configures both loops.
 
@@ -133,6 +134,10 @@ class MetaModel(
                 or a function of a variable. Under Reptile and FOML what is
                 not adapted is not learned either; under MAML and FOMAML it
                 is (head only is then ANIL, body only BOIL).
+            convolution_dtype: `"bfloat16"` rounds the factors of the products
+                that compiled convolutions are made of, and adds up in
+                float32: a third more steps per second on a CPU that
+                multiplies bfloat16. `None` is the model's own precision.
 
         Raises:
             ValueError: If the loss is missing, or the inner optimizer cannot
@@ -151,6 +156,7 @@ class MetaModel(
             "task_execution": task_execution,
             "tasks_per_chunk": tasks_per_chunk,
             "inner_variables": inner_variables,
+            "convolution_dtype": convolution_dtype,
         }
         # Both optimizers' variables are to be where the model's are.
         with self.distribute_strategy.scope():
@@ -177,14 +183,22 @@ class MetaModel(
         self.inner_loop_is_compiled = compiling.whether_to_jit(
             given["jit_compile"], self.inner_model
         )
+        lower = self.inner_loop_is_compiled and not given["run_eagerly"]
+        compiling.check_convolution_dtype(
+            given["convolution_dtype"],
+            self.inner_model,
+            lower,
+            self.task_execution,
+        )
         self.learner = Learner(
             self.inner_model,
             given["loss"],
             given["inner_optimizer"],
             given["inner_reduction"],
             given["inner_weight_decay"],
-            lower=self.inner_loop_is_compiled and not given["run_eagerly"],
-            inner_variables=given["inner_variables"],
+            lower,
+            given["inner_variables"],
+            in_bfloat16=given["convolution_dtype"] is not None,
         )
         check_second_order(self.algorithm, self.learner)
         # Under its own name, so that `.keras` files hold its slots.
@@ -278,9 +292,7 @@ class MetaModel(
             return self._keras_fit(here, **kwargs)
 
     def _keras_fit(self, x, **kwargs):
-        return super().fit(
-            self._shared(x, kwargs, "steps_per_epoch"), **kwargs
-        )
+        return super().fit(self._shared(x, kwargs, "steps_per_epoch"), **kwargs)
 
     def _shared(self, x, arguments, steps):
         """`x` for the replicas; Keras cannot see the end of it then."""

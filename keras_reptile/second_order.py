@@ -65,7 +65,8 @@ def _check_layers(learner):
         graphs.append(tf.compat.v1.get_default_graph())
         with tf.GradientTape() as outer:
             outer.watch(weights)
-            with tf.GradientTape() as inner, lowered(model, learner.lower):
+            form = lowered(model, learner.lower, learner.in_bfloat16)
+            with tf.GradientTape() as inner, form:
                 inner.watch(weights)
                 outputs, _ = model.stateless_call(
                     weights, buffers, x, **shapes.training_argument(model, True)

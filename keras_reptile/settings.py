@@ -47,6 +47,8 @@ def of_model(
         settings["adapted variables"] = [
             i for i, adapted in enumerate(adapts) if adapted
         ]
+    if compiled["convolution_dtype"] is not None:
+        settings["convolution_dtype"] = compiled["convolution_dtype"]
     return _as_json(settings)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_reptile import lowered_ops
+from keras_reptile import lowered_norm, lowered_ops
 from keras_reptile.lowering import lowered
 from keras_reptile.models import omniglot_cnn
 
@@ -25,7 +25,7 @@ def narrow_batch_norm(x, kernel, gamma, beta):
     """A 3x3 convolution of stride 2 and its normalisation, in one."""
     taps = lowered_ops.taps_of(x, (3, 3), (2, 2), "same")
     rows = tf.reshape(kernel, (-1, kernel.shape[-1]))
-    return lowered_ops.narrow_batch_norm(taps, rows, gamma, beta, 1e-3)
+    return lowered_norm.narrow_batch_norm(taps, rows, gamma, beta, 1e-3)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -100,7 +100,7 @@ def plain_batch_norm(x, gamma, beta):
             [(2, 5, 6, 3), (3, 3, 3, 4), (4,)],
         ),
         (
-            lambda x, g, b: lowered_ops.batch_norm(x, g, b, 1e-3),
+            lambda x, g, b: lowered_norm.batch_norm(x, g, b, 1e-3),
             plain_batch_norm,
             [(2, 5, 6, 3), (3,), (3,)],
         ),

@@ -26,6 +26,7 @@ from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
+flags.set_default(plain_descent.POINTS, 1)
 
 METHODS = (
     "Reptile",

@@ -44,7 +44,11 @@ OUTER_STEP_SIZE = flags.DEFINE_float(
     lower_bound=0.0,
 )
 POINTS = flags.DEFINE_integer(
-    "points", 20, "Validations of a run; they are its curve.", lower_bound=1
+    "points",
+    None,
+    "Validations of a run; they are its curve. (default: 20, 10 with --short, "
+    "and 1 where no curve is drawn)",
+    lower_bound=1,
 )
 VALIDATION_SAMPLES = flags.DEFINE_integer(
     "validation_samples", 100, "Episodes of one validation.", lower_bound=2
@@ -77,12 +81,17 @@ def meta_iters() -> int:
         UsageError: If there is no such number of validations in them.
     """
     iterations = META_ITERS.value or (2_000 if SHORT.value else 40_000)
-    if iterations % POINTS.value:
+    if iterations % points():
         raise UsageError(
             "--meta_iters must be a multiple of --points. Received: "
-            f"{iterations} and {POINTS.value}."
+            f"{iterations} and {points()}."
         )
     return iterations
+
+
+def points() -> int:
+    """Validations of each run."""
+    return POINTS.value or (10 if SHORT.value else 20)
 
 
 def outer_step() -> float:
@@ -115,7 +124,7 @@ def build_model(run: Run) -> kr.MetaModel:
         inner_optimizer=keras.optimizers.SGD(LEARNING_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         inner_reduction="sum",
-        steps_per_execution=common.steps_per_call(meta_iters() // POINTS.value),
+        steps_per_execution=common.steps_per_call(meta_iters() // points()),
     )
     return model
 
@@ -152,7 +161,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     with strategy.chosen().scope():
         model = build_model(run)
     iterations = meta_iters()
-    steps = iterations // POINTS.value
+    steps = iterations // points()
     trainer = kr.MetaTrainer(
         omniglot.validation,
         protocol(VALIDATION_SAMPLES.value),
@@ -162,7 +171,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     history = model.fit(
         omniglot.train.episodes(run.spec, seed=common.SEED.value),
         steps_per_epoch=steps,
-        epochs=POINTS.value,
+        epochs=points(),
         callbacks=[trainer, common.tensorboard(pathlib.Path(logdir, run.name))],
         verbose=0,
     )
@@ -172,7 +181,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     final = scores["inductive"]
     common.say(f"  {common.percent(final)} % after {seconds:.0f} s")
     return {
-        "meta_iters": [steps * (i + 1) for i in range(POINTS.value)],
+        "meta_iters": [steps * (i + 1) for i in range(points())],
         "accuracy": history.history["val_accuracy"],
         **{
             key: values
@@ -193,7 +202,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     """
     settings = {
         "meta_iters": meta_iters(),
-        "points": POINTS.value,
+        "points": points(),
         "validation_samples": VALIDATION_SAMPLES.value,
         "eval_samples": EVAL_SAMPLES.value,
         "outer_step": outer_step(),
