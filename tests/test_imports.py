@@ -30,7 +30,7 @@ ORDER = [
     {"compiling", "learner", "data", "checks"},
     {"algorithms", "analysis", "fit_checks", "second_order"},
     {"meta_step", "personal", "resuming", "saving"},
-    {"task_running"},
+    {"task_running", "fitting"},
     {"meta_model", "evaluation", "checkpoints"},
     {"measurements", "run_folder"},
     {"callbacks"},

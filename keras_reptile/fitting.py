@@ -1,0 +1,121 @@
+"""`fit` and `evaluate` of a MetaModel: what they take, check and resume."""
+
+import tensorflow as tf
+
+from keras_reptile import distribution, fit_checks, resuming
+
+
+class FitsEpisodes:
+    """What a `MetaModel` has around `fit` and `evaluate` of `keras.Model`."""
+
+    def fit(self, x=None, **kwargs):
+        """Meta-trains; `keras.Model.fit` on a dataset of task batches.
+
+        An episode stream of `kr.data` goes on where the model stands: at
+        `meta_step`. With a `MetaTrainer(resume=True)` among the callbacks
+        the last checkpoint is restored first, and an epoch that was cut off
+        is finished before the next.
+
+        Args:
+            x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            **kwargs: As `keras.Model.fit`. `steps_per_epoch` is needed,
+                since a stream has no end.
+
+        Returns:
+            A Keras `History`.
+
+        Raises:
+            ValueError: If the episodes do not suit the model.
+        """
+        self.require_compiled()
+        self._check_tasks(x)
+        if x.element_spec != self._fit_spec:
+            # Keras' step would be traced for shapes that suit both datasets,
+            # and the number of tasks and steps must be static.
+            self._fit_spec, self.train_function = x.element_spec, None
+        kwargs.setdefault("shuffle", False)
+        self._share_validation_data(kwargs)
+        fit_checks.check_epochs(
+            x, kwargs.get("steps_per_epoch"), self.steps_per_execution
+        )
+        with resuming.watched(self, x, kwargs.get("callbacks")) as resumed:
+            if resumed:
+                return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
+            fit_checks.check_goes_on(x, self.meta_step)
+            here = resuming.stream_from_here(self, x)
+            return self._keras_fit(here, **kwargs)
+
+    def _keras_fit(self, x, **kwargs):
+        return super().fit(self._shared(x, kwargs, "steps_per_epoch"), **kwargs)
+
+    def _shared(self, x, arguments, steps):
+        """`x` for the replicas; Keras cannot see the end of it then."""
+        if not distribution.is_shared(self.distribute_strategy):
+            return x
+        if arguments.get(steps) is None:
+            arguments[steps], x = fit_checks.length(x, steps), x.repeat()
+        first, last = 0, 1
+        if steps == "steps_per_epoch":
+            first = arguments.get("initial_epoch", 0)
+            last = arguments.get("epochs", 1)
+        fit_checks.check_long_enough(x, arguments[steps] * (last - first))
+        return distribution.share(x, self.distribute_strategy)
+
+    def _share_validation_data(self, arguments):
+        data = arguments.get("validation_data")
+        if data is None or not distribution.is_shared(self.distribute_strategy):
+            return
+        self._check_tasks(data)
+        self._evaluate_spec, self.test_function = data.element_spec, None
+        arguments["validation_data"] = self._shared(
+            data, arguments, "validation_steps"
+        )
+        fit_checks.check_epochs(
+            data,
+            arguments["validation_steps"],
+            self.steps_per_execution,
+            "validation_steps",
+        )
+
+    def evaluate(self, x=None, **kwargs):
+        """Adapts to every task of a dataset and reports loss and metrics.
+
+        For few-shot accuracy with its interval, in a named mode, there is
+        `kr.evaluate`.
+
+        Args:
+            x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            **kwargs: As `keras.Model.evaluate`. `steps` is needed for a
+                stream, which has no end.
+
+        Raises:
+            ValueError: If the episodes do not suit the model.
+        """
+        if isinstance(x, tf.distribute.DistributedDataset):
+            return super().evaluate(x, **kwargs)  # Called and checked by `fit`.
+        self._check_tasks(x)
+        if x.element_spec != self._evaluate_spec:
+            self._evaluate_spec, self.test_function = x.element_spec, None
+        fit_checks.check_epochs(
+            x, kwargs.get("steps"), self.steps_per_execution, "steps"
+        )
+        return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+
+    def _check_tasks(self, x):
+        self.require_compiled()
+        fit_checks.check_same_variables(self)
+        fit_checks.check_task_dataset(
+            x, self.inner_model, self.learner.loss_function
+        )
+
+    def require_compiled(self) -> None:
+        """Refuses what needs both loops before `compile`.
+
+        Raises:
+            ValueError: If it was not called.
+        """
+        if not self.compiled:
+            raise ValueError(
+                "The MetaModel must be compiled first. Call `compile` with "
+                "an outer `optimizer`, an `inner_optimizer` and a `loss`."
+            )
