@@ -1,10 +1,12 @@
-"""Matrix products of bfloat16 that add up in float32, inside XLA.
+"""Matrix products of bfloat16 that add up in float32.
 
 TensorFlow's own product of bfloat16 returns bfloat16, which XLA on a CPU
 turns into a product of float32 with conversions around it. XLA's has its own
 type for the result, and on processors that multiply bfloat16 takes 0.6 of
-the time. It is not among TensorFlow's public operations, and is used here
-only; tests/test_bfloat16_products.py fails where a new TensorFlow changes it.
+the time. It is not among TensorFlow's public operations, nor is the question
+whether XLA compiles what is being traced; both are used here only, and
+tests/test_bfloat16_products.py fails where a new TensorFlow changes them.
+Elsewhere the rounded factors are multiplied in float32: the same, and slower.
 """
 
 import pathlib
@@ -12,6 +14,7 @@ import pathlib
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.compiler.xla import xla_data_pb2
+from tensorflow.python.ops import control_flow_util
 
 # Of Linux' list; x86's, and ARM's.
 _PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -20,8 +23,7 @@ _PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 def product(a, b, transpose_a: bool = False, transpose_b: bool = False):
     """The product of two matrices, whose factors are rounded to bfloat16.
 
-    Only where XLA compiles. Differentiates to any order, by products of the
-    same kind.
+    Differentiates to any order, by products of the same kind.
 
     Args:
         a: Float32, or bfloat16 if it is rounded already. Shape `(m, k)`, or
@@ -55,6 +57,10 @@ def product(a, b, transpose_a: bool = False, transpose_b: bool = False):
 
 def _product(a, b, transpose_a, transpose_b):
     a, b = tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16)
+    graph = tf.compat.v1.get_default_graph()
+    if not control_flow_util.GraphOrParentsInXlaContext(graph):
+        a, b = tf.cast(a, tf.float32), tf.cast(b, tf.float32)
+        return tf.matmul(a, b, transpose_a, transpose_b)
     columns = a.shape[-1]
     if transpose_a:
         # XLA takes a transposition into the product, and has no fast form of

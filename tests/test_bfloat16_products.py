@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import SPEC, meta_model
+from test_compiled_step import as_hlo
 
 import keras_reptile as kr
 from keras_reptile import bfloat16_products, lowered_ops
@@ -34,10 +35,11 @@ def test_factors_are_rounded_and_the_sums_are_not(transpose_a, transpose_b):
     b = rng.normal(1, 1, (5, 600) if transpose_b else (600, 5))
     a, b = tf.constant(a, tf.float32), tf.constant(b, tf.float32)
     arguments = {"transpose_a": transpose_a, "transpose_b": transpose_b}
-    received = compiled(lambda a, b: product(a, b, **arguments))(a, b)
     expected = tf.matmul(rounded(a), rounded(b), **arguments)
-    assert received.dtype == tf.float32
-    np.testing.assert_allclose(received, expected, rtol=1e-6)
+    for way in (compiled, tf.function, lambda function: function):
+        received = way(lambda a, b: product(a, b, **arguments))(a, b)
+        assert received.dtype == tf.float32
+        np.testing.assert_allclose(received, expected, rtol=1e-6)
     exact = tf.matmul(a, b, **arguments)
     assert np.abs(exact / tf.cast(expected, tf.float32) - 1).max() > 1e-5
 
@@ -52,10 +54,17 @@ def test_xla_leaves_the_products_as_they_are(transpose_a, transpose_b):
     b = tf.ones((16, 64) if transpose_b else (64, 16))
     function = compiled(lambda a, b: product(a, b, transpose_a, transpose_b))
     hlo = function.experimental_get_compiler_ir(a, b)(stage="optimized_hlo")
-    (dot,) = re.findall(r"= (\w+)\[.*? dot\((%\S+), (%\S+)\)", hlo)
-    assert dot[0] == "f32"
-    for factor in dot[1:]:
-        assert f"{factor} = bf16[" in hlo
+    ((first, second),) = re.findall(r"= f32\[.*? dot\((%\S+), (%\S+)\)", hlo)
+    assert f"{first} = bf16[" in hlo and f"{second} = bf16[" in hlo
+
+
+def test_an_inner_loop_has_one_each_way():
+    """Forwards, and back to the images and to the kernel."""
+    task = images().episode(SPEC, 0)
+    learner = Learner(convolutional(), LOSS, "sgd", in_bfloat16=True)
+    hlo = as_hlo(learner.adapt, (learner.state(), task))
+    assert "while(" in hlo
+    assert len(re.findall(r"= f32\[\S+ dot\(bf16\[", hlo)) == 3
 
 
 def sum_of_sines(in_bfloat16):
@@ -164,6 +173,16 @@ def test_episodes_are_evaluated_with_them():
     assert kr.evaluate(model, images(), protocol)["inductive"].mean > 0.6
 
 
+def test_gradients_of_their_batches_are_compared():
+    model, _ = trained(steps=1, convolution_dtype="bfloat16")
+    spec = kr.EpisodeSpec(
+        ways=3, shots=4, queries=0, inner_steps=2, inner_batch_size=6
+    )
+    tasks = next(iter(images().episodes(spec, meta_batch_size=2)))
+    agreement = kr.analysis.gradient_agreement(model.learner, tasks)
+    assert 0.0 < agreement.cosine < 1.0
+
+
 def test_a_saved_model_has_them(tmp_path):
     model, _ = trained(steps=1, convolution_dtype="bfloat16")
     model.save(tmp_path / "model.keras")
@@ -224,7 +243,8 @@ def test_a_processor_without_is_warned_of(monkeypatch, caplog):
     assert "no instructions for bfloat16" in caplog.text
 
 
-def test_learner_alone_has_them():
+@pytest.mark.parametrize("compiled", [compiled, tf.function])
+def test_learner_alone_has_them(compiled):
     task = images().episode(SPEC, 0)
     results = []
     for in_bfloat16 in (False, True):
