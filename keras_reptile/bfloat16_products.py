@@ -12,9 +12,6 @@ Elsewhere the rounded factors are multiplied in float32: the same, and slower.
 import pathlib
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.compiler.xla import xla_data_pb2
-from tensorflow.python.ops import control_flow_util
 
 # Of Linux' list; x86's, and ARM's.
 _PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -56,6 +53,11 @@ def product(a, b, transpose_a: bool = False, transpose_b: bool = False):
 
 
 def _product(a, b, transpose_a, transpose_b):
+    # Here, so that whoever does without does not depend on them.
+    from tensorflow.compiler.tf2xla.python import xla
+    from tensorflow.compiler.xla import xla_data_pb2
+    from tensorflow.python.ops import control_flow_util
+
     a, b = tf.cast(a, tf.bfloat16), tf.cast(b, tf.bfloat16)
     graph = tf.compat.v1.get_default_graph()
     if not control_flow_util.GraphOrParentsInXlaContext(graph):

@@ -65,23 +65,21 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
     return not refusal
 
 
-def check_convolution_dtype(
-    dtype, model: keras.Model, lower: bool, task_execution: str
-) -> None:
+def check_convolution_dtype(dtype, model: keras.Model, lower: bool) -> None:
     """Refuses products of bfloat16 where there can be none.
 
     Args:
         dtype: `None` or `"bfloat16"`.
         model: The inner model.
         lower: Whether convolutions take their compiled form.
-        task_execution: How the tasks are run.
 
     Raises:
         ValueError: That says what is in the way.
     """
     if dtype is None:
         return
-    if dtype != "bfloat16":
+    # TensorFlow's own type is equal to its name, and is no JSON.
+    if not isinstance(dtype, str) or dtype != "bfloat16":
         raise ValueError(
             '`convolution_dtype` must be "bfloat16", or None for the '
             f"model's own precision. Received: {dtype!r}."
@@ -94,11 +92,6 @@ def check_convolution_dtype(
             "an inner loop that XLA compiles: jit_compile=True and "
             "run_eagerly=False",
             "one that is not compiled",
-        ),
-        (
-            task_execution == "vectorized",
-            'task_execution="side_by_side" or "one_after_another"',
-            '"vectorized"',
         ),
         (
             not wide,

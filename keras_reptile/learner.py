@@ -190,6 +190,12 @@ class Learner:
         learner.adapts = selected(self.model, inner_variables)
         return learner
 
+    def unrounded(self) -> "Learner":
+        """The same learner in the model's own precision, for measurements."""
+        learner = copy.copy(self)
+        learner.in_bfloat16 = False
+        return learner
+
     def part(self, first, last) -> "Learner":
         """The same learner, whose inner loop is a part of the steps.
 

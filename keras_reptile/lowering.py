@@ -187,6 +187,7 @@ def wide_convolutions(model: keras.Model) -> list:
         layer
         for layer in model._flatten_layers()
         if _is_convolution(layer)
+        and layer.built
         and not lowered_ops.is_narrow(
             tf.reshape(layer.kernel, (-1, layer.filters))
         )

@@ -140,11 +140,15 @@ class MetaModel(
             convolution_dtype: `"bfloat16"` rounds the factors of the products
                 that compiled convolutions are made of, and adds up in
                 float32: a third more steps per second on a CPU that
-                multiplies bfloat16. `None` is the model's own precision.
+                multiplies bfloat16. The first layer, if it has fewer inputs
+                per output than filters, and what is not compiled, such as
+                the predictions of `kr.evaluate`, keep float32. `None` is the
+                model's own precision.
 
         Raises:
-            ValueError: If the loss is missing, or the inner optimizer cannot
-                be used as a pure function.
+            ValueError: If the loss is missing, the inner optimizer cannot be
+                used as a pure function, or the model or the other arguments
+                do not go with an argument.
         """
         self._compile_settings = {
             "optimizer": optimizer or _sgd(1.0),
@@ -180,6 +184,7 @@ class MetaModel(
             self.algorithm,
             self.inner_state,
             given["run_eagerly"],
+            given["convolution_dtype"],
         )
         self.tasks_per_chunk = given["tasks_per_chunk"]
         task_running.check_chunk(self.tasks_per_chunk, self.task_execution)
@@ -188,10 +193,7 @@ class MetaModel(
         )
         lower = self.inner_loop_is_compiled and not given["run_eagerly"]
         compiling.check_convolution_dtype(
-            given["convolution_dtype"],
-            self.inner_model,
-            lower,
-            self.task_execution,
+            given["convolution_dtype"], self.inner_model, lower
         )
         self.learner = Learner(
             self.inner_model,

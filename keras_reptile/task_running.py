@@ -25,6 +25,7 @@ def choose(
     algorithm,
     inner_state: str,
     run_eagerly: bool,
+    convolution_dtype: str | None = None,
 ) -> str:
     """One of `WAYS`; the log says why, where it was not named.
 
@@ -34,13 +35,15 @@ def choose(
         algorithm: The algorithm's function.
         inner_state: As given to `MetaModel`.
         run_eagerly: As given to `compile`.
+        convolution_dtype: The same.
 
     Raises:
         ValueError: If the way is unknown, or would give other weights: the
             slots are carried from task to task and it is not
             `"one_after_another"`, or it is `"vectorized"` and layers draw
             random numbers, which a map over tasks draws otherwise; or it is
-            `"vectorized"` and the algorithm is of second order.
+            `"vectorized"` and the algorithm is of second order, or
+            convolutions have a type of their own.
     """
     if task_execution not in ("auto", *WAYS):
         raise ValueError(
@@ -55,6 +58,8 @@ def choose(
             f'{task_execution!r}. Use "auto", or inner_state="average".'
         )
     unmappable = _why_not_vectorized(model, algorithm)
+    if convolution_dtype is not None:
+        unmappable = "products of bfloat16 have no vectorized form"
     if task_execution == "vectorized" and unmappable:
         raise ValueError(
             f"The tasks cannot be vectorized: {unmappable}. Received: "

@@ -15,11 +15,11 @@ from keras_reptile import files
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(program, *arguments, timeout=300):
+def run(program, *arguments, timeout=300, **environment):
     return subprocess.run(
         [sys.executable, "-m", f"trainers.{program}", *arguments],
         cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -64,17 +64,24 @@ def test_sine(tmp_path):
 
 def test_theory(tmp_path):
     quick = ("--tasks=2", "--units=4", "--batches=2", "--rates=1e-3")
-    ended = run("theory", *quick, "--rates=5e-4", f"--logdir={tmp_path}")
+    home = {"HOME": str(tmp_path)}
+    ended = run("theory", *quick, "--rates=5e-4", "--logdir=~/runs", **home)
     assert ended.returncode == 0, ended.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "runs/results.json").read_text())
     for name, paper in {"maml": [1, 2], "reptile": [2, 1]}.items():
         found = results["batches"]["2"][name]
         assert found["paper"] == paper
         assert abs(found["measured"][-1][1] - paper[1]) < 0.1
         assert 1.8 < found["slope"] < 2.2
-    assert (tmp_path / "theory.png").read_bytes().startswith(b"\x89PNG")
+    picture = (tmp_path / "runs/theory.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
     ended = run("theory", "--rates=1e-3", f"--logdir={tmp_path}/other")
     assert "two or more --rates" in ended.stdout + ended.stderr
+    (tmp_path / "file").write_text("in the way")
+    ended = run("theory", f"--logdir={tmp_path}/file/runs")
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 2 and "Traceback" not in said
+    assert "can be written to" in said
 
 
 def test_accuracy_over_time(tmp_path):

@@ -128,6 +128,8 @@ def build_model(network, settings) -> kr.MetaModel:
         metrics=["accuracy"],
         inner_reduction="sum",
         inner_weight_decay=_WEIGHT_DECAY.value,
+        # mini-ImageNet's network, which is not compiled otherwise, has to be.
+        jit_compile=True if _CONVOLUTION_DTYPE.value else "auto",
         convolution_dtype=_CONVOLUTION_DTYPE.value,
     )
     return model

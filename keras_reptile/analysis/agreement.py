@@ -67,7 +67,7 @@ class Probe:
     def __init__(self, learner: Learner, tasks: list):
         check_apart(tasks)
         self._learner, self._tasks = learner, tasks
-        self._of_task = _measuring_function(learner)
+        self._of_task = _measuring_function(learner.unrounded())
 
     @classmethod
     def from_stream(cls, learner: Learner, x: tf.data.Dataset) -> "Probe":

@@ -75,7 +75,7 @@ def estimate_terms(learner: Learner, tasks: Task) -> Terms:
     """
     _require_pairs(tasks)
     check_smooth(learner)
-    state = learner.state()
+    learner, state = learner.unrounded(), learner.state()
     of_task = tf.function(
         lambda task: _terms_of_task(learner, state, task), autograph=False
     )
@@ -98,6 +98,7 @@ def leading_order(
     Returns:
         By algorithm, lists like `state.weights`.
     """
+    learner = learner.unrounded()
     gradients = _gradients(learner, state, task)
     last = len(gradients) - 1
     before_last = _sum(gradients[:-1], state)

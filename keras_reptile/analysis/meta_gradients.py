@@ -43,6 +43,7 @@ def hessian_vector_product(
     Returns:
         A list of tensors like `state.weights`.
     """
+    learner = learner.unrounded()
     with tf.GradientTape() as tape:
         tape.watch(state.weights)
         gradient, _, _ = learner.gradient(state, x, y)
@@ -71,7 +72,7 @@ def meta_gradients(
         in units of gradients: Reptile's is `(w - w') / rate`, the sum of the
         gradients met on the way.
     """
-    path, gradients = [state], []
+    learner, path, gradients = learner.unrounded(), [state], []
     for i in range(task.batches.shape[0]):
         gradient, _, buffers = learner.gradient(
             path[-1], *learner.batch(task, i)
