@@ -110,7 +110,7 @@ def report(results):
     ]
     common.print_table(
         f"5-way 5-shot accuracy in percent after {plain_descent.meta_iters()} "
-        f"meta-iterations, {plain_descent.EVAL_SAMPLES.value} episodes of "
+        f"meta-iterations, {plain_descent.eval_samples()} episodes of "
         "validation characters",
         ["meta-gradient", "mean +- 95 % interval", "seconds"],
         rows,

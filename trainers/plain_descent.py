@@ -51,10 +51,16 @@ POINTS = flags.DEFINE_integer(
     lower_bound=1,
 )
 VALIDATION_SAMPLES = flags.DEFINE_integer(
-    "validation_samples", 100, "Episodes of one validation.", lower_bound=2
+    "validation_samples",
+    None,
+    "Episodes of one validation. (default: 100, 50 with --short)",
+    lower_bound=2,
 )
 EVAL_SAMPLES = flags.DEFINE_integer(
-    "eval_samples", 1_000, "Episodes of a run's final accuracy.", lower_bound=2
+    "eval_samples",
+    None,
+    "Episodes of a run's final accuracy. (default: 1,000, 500 with --short)",
+    lower_bound=2,
 )
 _VALIDATION_CHARACTERS = 100
 
@@ -92,6 +98,16 @@ def meta_iters() -> int:
 def points() -> int:
     """Validations of each run."""
     return POINTS.value or (10 if SHORT.value else 20)
+
+
+def validation_samples() -> int:
+    """Episodes of one validation."""
+    return VALIDATION_SAMPLES.value or (50 if SHORT.value else 100)
+
+
+def eval_samples() -> int:
+    """Episodes of a run's final accuracy."""
+    return EVAL_SAMPLES.value or (500 if SHORT.value else 1_000)
 
 
 def outer_step() -> float:
@@ -164,7 +180,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     steps = iterations // points()
     trainer = kr.MetaTrainer(
         omniglot.validation,
-        protocol(VALIDATION_SAMPLES.value),
+        protocol(validation_samples()),
         gradient_agreement=run.agreement,
     )
     start = time.perf_counter()
@@ -176,7 +192,7 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
         verbose=0,
     )
     seconds = time.perf_counter() - start
-    scores = kr.evaluate(model, classes, protocol(EVAL_SAMPLES.value))
+    scores = kr.evaluate(model, classes, protocol(eval_samples()))
     keras.backend.clear_session()
     final = scores["inductive"]
     common.say(f"  {common.percent(final)} % after {seconds:.0f} s")
@@ -203,8 +219,8 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     settings = {
         "meta_iters": meta_iters(),
         "points": points(),
-        "validation_samples": VALIDATION_SAMPLES.value,
-        "eval_samples": EVAL_SAMPLES.value,
+        "validation_samples": validation_samples(),
+        "eval_samples": eval_samples(),
         "outer_step": outer_step(),
         "seed": common.SEED.value,
     }
