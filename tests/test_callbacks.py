@@ -132,7 +132,13 @@ def test_training_is_the_same_with_and_without_a_trainer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "killed_at, interval", [(1, 3), (4, None), (5, 3), (11, None)]
+    "killed_at, interval",
+    [
+        (1, 3),
+        pytest.param(4, None, marks=pytest.mark.slow),
+        (5, 3),
+        (11, None),
+    ],
 )
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     tmp_path, killed_at, interval

@@ -90,7 +90,9 @@ def test_the_compiled_program(work, way):
     assert "<=" not in hlo
 
 
-@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize(
+    "work", ["w1", pytest.param("w2", marks=pytest.mark.slow)]
+)
 def test_the_compiled_program_runs(work):
     model, _, _, stream = program(work, "side_by_side")
     history = model.fit(stream, steps_per_epoch=1, verbose=0).history

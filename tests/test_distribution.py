@@ -156,7 +156,9 @@ def test_every_replica_draws_only_its_own_tasks():
         np.testing.assert_array_equal(parts, expected)
 
 
-@pytest.mark.parametrize("episodes", [50, 7])
+@pytest.mark.parametrize(
+    "episodes", [pytest.param(50, marks=pytest.mark.slow), 7]
+)
 def test_scores_are_those_of_one_device(strategy, episodes):
     protocol = kr.Protocol(
         ways=3, shots=2, inner_steps=3, num_episodes=episodes, seed=4
@@ -191,6 +193,7 @@ def test_evaluate_and_validation_data(strategy):
     assert_close(evaluated, evaluated_shared)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_four_replicas_goes_on_on_one(strategy, tmp_path):
     def run(epochs, resume):
         model = meta_model(dropout=True)

@@ -26,7 +26,10 @@ def trained(steps=4, tasks=3, **settings):
     return model
 
 
-@pytest.mark.parametrize("inner_state", ["average", "carry", "reset"])
+@pytest.mark.parametrize(
+    "inner_state",
+    ["average", "carry", pytest.param("reset", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -44,7 +47,8 @@ def test_all_ways_to_run_give_the_same_weights(inner_state, settings):
 
 
 @pytest.mark.parametrize(
-    "inner_state, dropout", [("average", True), ("reset", False)]
+    "inner_state, dropout",
+    [("average", True), pytest.param("reset", False, marks=pytest.mark.slow)],
 )
 def test_tasks_cut_among_cores_give_the_same_weights(
     inner_state, dropout, monkeypatch
@@ -61,8 +65,15 @@ def test_tasks_cut_among_cores_give_the_same_weights(
         assert_same(values[0], other, exact=False)
 
 
-@pytest.mark.parametrize("inner_state", ["average", "reset"])
-@pytest.mark.parametrize("tasks_per_chunk", [None, 2])
+@pytest.mark.parametrize(
+    "inner_state, tasks_per_chunk",
+    [
+        ("average", 2),
+        ("reset", None),
+        pytest.param("average", None, marks=pytest.mark.slow),
+        pytest.param("reset", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_vectorized_tasks_give_the_same_weights(inner_state, tasks_per_chunk):
     plain = plainly_trained(inner_state=inner_state)
     other = trained(
@@ -75,6 +86,7 @@ def test_vectorized_tasks_give_the_same_weights(inner_state, tasks_per_chunk):
     assert_same(plain, all_values(other), exact=False)
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_trains_the_same_in_every_way(float64):
     classes, values = kr.data.scribbles(20, seed=0), []
     for way in task_running.WAYS:
@@ -264,7 +276,9 @@ def test_dropout_differs_between_tasks_and_repeats_between_runs():
     assert masks(3) == masks(3)
 
 
-@pytest.mark.parametrize("inner_state", ["average", "carry"])
+@pytest.mark.parametrize(
+    "inner_state", ["average", pytest.param("carry", marks=pytest.mark.slow)]
+)
 def test_models_built_anew_learn_the_same_bits(inner_state):
     runs = [
         all_values(trained(20, tasks=5, inner_state=inner_state))

@@ -49,7 +49,7 @@ class TerminateAt(keras.callbacks.Callback):
     "step, interval",
     [
         (1, None),
-        (3, 3),
+        pytest.param(3, 3, marks=pytest.mark.slow),
         pytest.param(4, None, marks=pytest.mark.slow),
         (12, 3),
     ],
