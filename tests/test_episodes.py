@@ -128,6 +128,15 @@ def test_a_stream_starts_anywhere():
     assert_equal(first(stream.starting_at(3), 3), whole[3:])
 
 
+def test_a_stream_leaves_no_thread_to_wait_for():
+    """tf.data's tuning sleeps for a minute, and `fit` for the rest of it."""
+    stream = blobs(8, 7).episodes(spec(), 2)
+    later = stream.starting_at(3)
+    some = stream.of_positions(np.array([[0, 1]]))
+    for dataset in (stream, later, some, stream.take(2)):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_episodes_do_not_depend_on_the_meta_batch_size():
     classes = blobs(examples=8)
     by_two = first(classes.episodes(spec(), 2, seed=5), 3)

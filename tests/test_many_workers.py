@@ -22,7 +22,7 @@ from trainers import launch
 PARTS = {
     (2, 1): ("whole", "single"),
     (2, 2): ("whole", "resumed", "begun", "single", "keras_own"),
-    (3, 3): ("one_idle",),
+    (3, 3): ("one_idle", "single"),
 }
 
 # With what one device comes to, and with what part of it.
