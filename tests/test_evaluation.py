@@ -39,22 +39,22 @@ def test_scores_and_no_trace():
 def by_hand(model, mode):
     """One episode after another with a plain in-place copy of everything."""
     accuracies = []
+    network = keras.models.clone_model(model.inner_model)
+    optimizer = keras.optimizers.Adam(0.02, beta_1=0.0)
+    optimizer.build(network.trainable_variables)
+    network.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
     stream = HELD_OUT.stream(PROTOCOL.spec, 1, seed=-1 - PROTOCOL.seed)
     for tasks in stream.take(PROTOCOL.num_episodes):
         task = tf.nest.map_structure(lambda t: t[0], tasks)
-        network = keras.models.clone_model(model.inner_model)
         network.set_weights(model.inner_model.get_weights())
-        optimizer = keras.optimizers.Adam(0.02, beta_1=0.0)
-        optimizer.build(network.trainable_variables)
         for own, trained in zip(
             optimizer.variables, model.inner_optimizer.variables
         ):
             own.assign(trained)
-        network.compile(
-            optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            run_eagerly=True,
-        )
         for rows in task.batches:
             network.train_on_batch(
                 tf.gather(task.support.x, rows), tf.gather(task.support.y, rows)

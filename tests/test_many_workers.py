@@ -53,9 +53,9 @@ def begun_by_four(strategy, tmp_path_factory):
     return folder
 
 
-def carry_out(count, replicas, folder):
+def carry_out(count, replicas, folder, parts=None):
     """By part, what each of the workers came to."""
-    parts, lines = PARTS[replicas, count], []
+    parts, lines = parts or PARTS[replicas, count], []
 
     def start(restarts):
         script = str(pathlib.Path(run_worker.__file__))
@@ -132,8 +132,13 @@ def test_two_workers(alone, strategy, begun_by_four, tmp_path):
     # When this fails, `_maybe_symbolic_build` need not be replaced.
     for values in results["keras_own"]:
         assert "PerReplica" in str(values["error"])
-    for replicas in (1, 4):
-        check_goes_on(tmp_path / "begun", replicas, strategy, alone)
+    check_goes_on(tmp_path / "begun", 1, strategy, alone)
+
+
+@pytest.mark.slow
+def test_two_workers_and_then_four_replicas(alone, strategy, tmp_path):
+    carry_out(2, 2, tmp_path, ["begun"])
+    check_goes_on(tmp_path / "begun", 4, strategy, alone)
 
 
 def check_files(folder):

@@ -284,9 +284,11 @@ def test_mini_imagenet_that_is_absent(tmp_path):
 @pytest.mark.parametrize(
     "program",
     [
-        *("omniglot", "quickstart", "sine"),
-        pytest.param("mini_imagenet", marks=pytest.mark.slow),
-        pytest.param("sheet", marks=pytest.mark.slow),
+        *("omniglot", "sine"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("quickstart", "mini_imagenet", "sheet")
+        ),
     ],
 )
 def test_help_names_every_flag(program):
