@@ -56,7 +56,9 @@ def check_loss(targets, example: tuple, model, loss) -> None:
     width = shapes.output_shape(model, example)
     if None in width:
         return
-    outputs = np.full((len(targets), *width), 0.5, "float32")
+    # Half precision is cast before it comes to the loss.
+    precision = "float64" if model.compute_dtype == "float64" else "float32"
+    outputs = np.full((len(targets), *width), 0.5, precision)
     try:
         values = loss(tf.constant(targets), tf.constant(outputs))
         problem = f"values of shape {tuple(values.shape)}"

@@ -50,6 +50,14 @@ def unstack(tasks: Task) -> list[Task]:
     ]
 
 
+# What a tail, an algorithm's own last step on other shots, asks for.
+_OF_TAILS = {
+    "shots": " A tail's shots are `queries`; the steps before it need one too.",
+    "inner_steps": " A tail's step is the algorithm's own, and comes after "
+    "one at least.",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class EpisodeSpec:
     """The shape of an episode.
@@ -94,7 +102,7 @@ class EpisodeSpec:
             if not _is_integer(value) or value < least:
                 raise ValueError(
                     f"`{name}` must be an integer of at least {least}. "
-                    f"Received: {name}={value!r}."
+                    f"Received: {name}={value!r}.{_OF_TAILS.get(name, '')}"
                 )
         repeats = self.repeat_within_batch and not self.replacement
         if self.batch_size > self.support_size and not repeats:

@@ -16,8 +16,9 @@ def selected(model: keras.Model, choice) -> list[bool]:
 
     Args:
         model: A built model.
-        choice: `None` for all; `"head"`, the last layer with weights;
-            `"body"`, all others; `"batch_norm"`, the scales and offsets of
+        choice: `None` for all; `"head"`, the last layer with weights, in the
+            order of `model.trainable_variables`; `"body"`, all others;
+            `"batch_norm"`, the scales and offsets of
             batch normalisation; a layer's name or a variable's path, or a
             list of them; or a function of a `keras.Variable` that returns
             whether it is adapted.
@@ -39,7 +40,7 @@ def selected(model: keras.Model, choice) -> list[bool]:
     variables = model.trainable_variables
     if choice is None:
         return [True] * len(variables)
-    if isinstance(choice, Callable):
+    if isinstance(choice, Callable) and not isinstance(choice, keras.Layer):
         chosen = [bool(choice(variable)) for variable in variables]
     else:
         names = [choice] if isinstance(choice, str) else choice
@@ -77,9 +78,16 @@ def _by_name(model, names):
 
 
 def _named(model, name):
-    layers = _layers(model)
+    layers, everywhere = _layers(model), model._flatten_layers(False)
+    of_that_name = [layer for layer in everywhere if layer.name == name]
+    if name in NAMED and of_that_name:
+        raise ValueError(
+            f"`inner_variables` has a meaning of its own for {name!r}, and "
+            f"the model has a layer of that name. Received: {name!r}. Give "
+            "the layer another name, or a function of a variable."
+        )
     if name == "head":
-        return layers[-1][1]
+        return layers[-1][1] if layers else []
     if name == "body":
         return [v for _, variables in layers[:-1] for v in variables]
     if name == "batch_norm":
@@ -87,9 +95,8 @@ def _named(model, name):
         return [
             v for layer, vs in layers if isinstance(layer, kind) for v in vs
         ]
-    for layer in model._flatten_layers(include_self=False):
-        if layer.name == name:
-            return layer.trainable_variables
+    if of_that_name:
+        return [v for layer in of_that_name for v in layer.trainable_variables]
     return [v for v in model.trainable_variables if v.path == name]
 
 

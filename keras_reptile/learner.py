@@ -146,10 +146,12 @@ class Learner:
             for penalty in penalties:
                 total += tf.cast(penalty, total.dtype)
         of_adapted = iter(
-            tape.gradient(
-                total,
-                adapted,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            dense(
+                tape.gradient(
+                    total,
+                    adapted,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
             )
         )
         gradient = [
@@ -321,6 +323,14 @@ def check_model(model) -> None:
             f"'{model.name}' with none that is trainable. A subclassed model "
             "makes its weights when it is called on an example."
         )
+
+
+def dense(gradients) -> list:
+    """Gradients as tensors, those of an embedding's table too."""
+    return [
+        tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g
+        for g in gradients
+    ]
 
 
 def _tensors(variables):

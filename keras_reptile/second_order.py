@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_reptile import shapes
 from keras_reptile.compiling import layers_of
-from keras_reptile.learner import Learner
+from keras_reptile.learner import Learner, dense
 from keras_reptile.lowering import lowered
 from keras_reptile.stateless import stateless
 
@@ -27,23 +27,15 @@ def check_second_order(algorithm, learner: Learner) -> None:
     """
     if getattr(algorithm, "second_order", False):
         _check_optimizer(learner)
-        _check_layers(learner)
+        batch = shapes.batch_built_with(learner.model)
+        if batch is not None:  # Else only the data can tell.
+            remedy = ', or use algorithm="fomaml", which needs none'
+            check_layers(learner, batch, "MAML", remedy)
 
 
 def _check_optimizer(learner):
-    weights = [tf.constant([[1.0, -2.0], [3.0, 0.5]])]
-    variable = keras.Variable(weights[0], dtype="float32")
-    optimizer = stateless(learner.optimizer, [variable])
-    slots = [tf.convert_to_tensor(v.value) for v in optimizer.variables]
-    gradient = tf.constant([[0.3, -0.1], [0.7, 0.2]])
-    with tf.GradientTape() as tape:
-        tape.watch(gradient)
-        for factor in (1.0, 2.0):  # The first step of Adam forgets its scale.
-            weights, slots = optimizer.stateless_apply(
-                slots, [factor * gradient], weights
-            )
-    slope = tape.gradient(weights[0], gradient)
-    if slope is None or not tf.reduce_any(slope != 0):
+    # At several scales, as an optimizer may clip what is large.
+    if not any(_has_slope(learner.optimizer, 10.0**-i) for i in range(0, 9, 2)):
         raise ValueError(
             "MAML differentiates the inner optimizer's steps, and those of "
             f"{type(learner.optimizer).__name__} have a derivative of 0 in "
@@ -52,11 +44,36 @@ def _check_optimizer(learner):
         )
 
 
-def _check_layers(learner):
+def _has_slope(optimizer, scale):
+    """Whether two steps depend on their gradient, of about such a size."""
+    weights = [tf.constant([[1.0, -2.0], [3.0, 0.5]])]
+    variable = keras.Variable(weights[0], dtype="float32")
+    optimizer = stateless(optimizer, [variable])
+    slots = [tf.convert_to_tensor(v.value) for v in optimizer.variables]
+    gradient = scale * tf.constant([[0.3, -0.1], [0.7, 0.2]])
+    with tf.GradientTape() as tape:
+        tape.watch(gradient)
+        for factor in (1.0, 2.0):  # The first step of Adam forgets its scale.
+            weights, slots = optimizer.stateless_apply(
+                slots, [factor * gradient], weights
+            )
+    slope = tape.gradient(weights[0], gradient)
+    return slope is not None and bool(tf.reduce_any(slope != 0))
+
+
+def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
+    """Refuses layers without a second derivative.
+
+    Args:
+        learner: The model.
+        batch: A `tf.TensorSpec` of what it is called on.
+        who: What needs the derivative, for the message.
+        remedy: What to do besides replacing the layers.
+
+    Raises:
+        ValueError: That names them.
+    """
     model = learner.model
-    batch = shapes.batch_built_with(model)
-    if batch is None:
-        return  # Only the data can tell, and then TensorFlow does.
     graphs = []
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
@@ -73,7 +90,7 @@ def _check_layers(learner):
                 )
                 # Not linear, so that there is a second derivative.
                 loss = tf.reduce_sum(outputs**2)
-            gradient = inner.gradient(loss, weights)
+            gradient = dense(inner.gradient(loss, weights))
         return outer.gradient([g for g in gradient if g is not None], weights)
 
     try:
@@ -88,8 +105,7 @@ def _check_layers(learner):
         ]
         layers = ", ".join(layers_of(model, found)) or "one of its layers"
         raise ValueError(
-            "MAML needs a second derivative of every layer. Received: model "
+            f"{who} needs a second derivative of every layer. Received: model "
             f"'{model.name}', where TensorFlow has none for "
-            f"{layers} ({operation}). Replace it, or use "
-            'algorithm="fomaml", which needs none.'
+            f"{layers} ({operation}). Replace it{remedy}."
         ) from error

@@ -13,7 +13,7 @@ All give the same weights, rounding aside.
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import lanes, lowering, meta_step
+from keras_reptile import algorithm_results, lanes, lowering, meta_step
 from keras_reptile.learner import State, is_seed
 
 WAYS = ("side_by_side", "one_after_another", "vectorized")
@@ -113,10 +113,10 @@ def run(model, algorithm, tasks, numbers) -> list:
     learner, state = model.learner, model.initial_state()
 
     def one(state, task):
-        return algorithm(learner, state, task)
+        return _outcome(algorithm, learner, state, task)
 
     def part(state, task, first, last):
-        return algorithm(learner.part(first, last), state, task)
+        return _outcome(algorithm, learner.part(first, last), state, task)
 
     if model.task_execution == "vectorized":
         chunk = model.tasks_per_chunk or tasks.batches.shape[0]
@@ -135,6 +135,13 @@ def run(model, algorithm, tasks, numbers) -> list:
         in_order=model.task_execution == "one_after_another",
         carry=model.inner_state == "carry",
     )
+
+
+def _outcome(algorithm, learner, state, task):
+    result = algorithm(learner, state, task)
+    if algorithm is adapt_only:
+        return result
+    return algorithm_results.checked(result, state, algorithm)
 
 
 def _why_not_vectorized(model, algorithm):

@@ -1,9 +1,7 @@
 """Each algorithm's meta-gradient, by hand and by finite differences."""
 
 import functools
-import inspect
 import itertools
-import pathlib
 
 import keras
 import numpy as np
@@ -107,23 +105,6 @@ def test_coefficients_are_as_exact_as_the_weights(float64):
     np.testing.assert_allclose(received, 0.1 * first, rtol=1e-15)
 
 
-def last_two_steps(learner, state, task):
-    """The example of the README."""
-    steps = task.batches.shape[0]
-    before = learner.part(0, steps - 2).adapt(state, task)
-    adapted = learner.part(steps - 2, steps).adapt(before, task)
-    change = [b - a for b, a in zip(before.weights, adapted.weights)]
-    return change, adapted
-
-
-def test_an_algorithm_of_ones_own():
-    ours = combination([0, 0, 1, 1])
-    assert meta_gradient(last_two_steps) == meta_gradient(ours)
-    readme = pathlib.Path(__file__).parent.parent / "README.md"
-    source = inspect.getsource(last_two_steps).splitlines()
-    assert "\n".join(source[2:]) in readme.read_text()
-
-
 @pytest.mark.parametrize(
     "coefficients", [[0, 0], [], [1, np.nan], [[1, 2]], "ones", None]
 )
@@ -135,119 +116,6 @@ def test_coefficients_that_are_none_are_refused(coefficients):
 def test_a_combination_of_another_length_is_refused():
     with pytest.raises(ValueError, match="2 coefficients and 4 inner steps"):
         meta_gradient(combination([1, 1]))
-
-
-OPTIMIZERS = {
-    "SGD": keras.optimizers.SGD(0.1),
-    "momentum": keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
-    "Adam": keras.optimizers.Adam(0.05, beta_1=0.0),
-    "AdamW": keras.optimizers.AdamW(0.05),
-    "Adamax": keras.optimizers.Adamax(0.05),
-    "RMSprop": keras.optimizers.RMSprop(0.05, epsilon=1e-3),
-    "Adagrad": keras.optimizers.Adagrad(0.05),
-    "Adadelta": keras.optimizers.Adadelta(1.0, epsilon=1e-3),
-    "Ftrl": keras.optimizers.Ftrl(0.1),
-    "Lamb": keras.optimizers.Lamb(0.05),
-    "Adafactor": keras.optimizers.Adafactor(0.05),
-    "Muon": keras.optimizers.Muon(0.05),
-}
-
-
-def smooth_problem(optimizer):
-    """A network with batch norm and tanh in float64, and a task."""
-    rng = np.random.default_rng(0)
-    network = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.Dense(4, "tanh"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dense(2),
-        ]
-    )
-    # No weight at 0, where Lamb's trust ratio jumps.
-    network.set_weights([w + 0.3 for w in network.get_weights()])
-    learner = kr.Learner(network, "mse", optimizer)
-    support, query = (
-        kr.Examples(rng.normal(size=(n, 3)), rng.normal(size=(n, 2)))
-        for n in (6, 5)
-    )
-    task = tf.nest.map_structure(
-        tf.constant,
-        kr.Task(support, query, np.arange(12, dtype="int32").reshape(3, 4) % 6),
-    )
-    return learner, task, rng
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_maml_against_finite_differences(name, float64):
-    learner, task, rng = smooth_problem(OPTIMIZERS[name])
-    state = learner.state()
-    along = [tf.constant(rng.normal(size=w.shape)) for w in state.weights]
-
-    @tf.function(autograph=False)
-    def loss(distance):
-        weights = [w + distance * d for w, d in zip(state.weights, along)]
-        adapted = learner.adapt(state._replace(weights=weights), task)
-        return learner.query_loss(adapted, task)
-
-    step = tf.constant(1e-5, "float64")
-    # Of fourth order, so that its own error is below what is asked.
-    near, far = (
-        (loss(k * step) - loss(-k * step)) / (2 * k * step) for k in (1.0, 2.0)
-    )
-    expected = (4 * near - far) / 3
-    gradient, _ = tf.function(
-        lambda: kr.algorithms.get("maml")(learner, state, task),
-        autograph=False,
-    )()
-    received = sum(tf.reduce_sum(g * d) for g, d in zip(gradient, along))
-    np.testing.assert_allclose(received, expected, rtol=1e-6)
-
-
-def test_first_and_second_order_differ(float64):
-    learner, task, _ = smooth_problem(keras.optimizers.SGD(0.1))
-    first, second = (
-        kr.algorithms.get(name)(learner, learner.state(), task)[0]
-        for name in ("fomaml", "maml")
-    )
-    assert np.abs(first[0] - second[0]).max() > 1e-3
-
-
-@pytest.mark.parametrize("jit_compile", [None, False, True])
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        "sgd",
-        "adam",
-        keras.optimizers.Adam(beta_1=0.0),
-        keras.optimizers.Adam(amsgrad=True),
-        "adamax",
-        "rmsprop",
-        "adagrad",
-    ],
-    ids=lambda o: getattr(o, "name", o),
-)
-def test_maml_of_units_that_are_off_is_finite(optimizer, jit_compile):
-    network = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.layers.Dense(4, "relu", bias_initializer="ones"),
-            keras.layers.Dense(2),
-        ]
-    )
-    network.layers[0].bias.assign([-100.0, 0.0, 1.0, 1.0])
-    learner = kr.Learner(network, "mse", optimizer)
-    x, y = tf.random.normal((4, 3)), tf.random.normal((4, 2))
-    task = kr.Task(
-        kr.Examples(x, y), kr.Examples(x, y), tf.constant([[0, 1, 2, 3]] * 3)
-    )
-    maml = functools.partial(kr.algorithms.get("maml"), learner)
-    if jit_compile is not None:
-        maml = tf.function(maml, jit_compile=jit_compile, autograph=False)
-    gradient, _ = maml(learner.state(), task)
-    assert all(np.isfinite(g).all() for g in gradient)
-    assert np.abs(gradient[0][:, 1:]).max() > 0
-    np.testing.assert_array_equal(gradient[0][:, 0], np.zeros(3))
 
 
 def fitted(algorithm, queries=4, epochs=4, **settings):
@@ -393,11 +261,6 @@ def test_evaluate_only_adapts(algorithm):
         m.evaluate(episodes, steps=3, verbose=0) for m in (model, reptile)
     )
     assert received == expected
-
-
-def test_what_cannot_be_called_as_an_algorithm_is_refused():
-    with pytest.raises(ValueError, match="or a function.*combination"):
-        kr.algorithms.get(combination)
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2), (0, 5)])

@@ -1,13 +1,10 @@
 """The theory of sections 5.1 and 5.2, checked on problems known exactly."""
 
-import dataclasses
-import logging
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, blobs, meta_model, mlp
+from conftest import LOSS, blobs, mlp
 
 import keras_reptile as kr
 from keras_reptile.analysis import vectors
@@ -40,12 +37,16 @@ def parabola_task(batches):
     return kr.Task(examples, examples, tf.zeros((batches, 1), tf.int32))
 
 
-def classifier():
-    learner = learner_of(
-        mlp(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+def classifier(dropout=False, **settings):
+    learner = kr.Learner(
+        mlp(dropout=dropout), LOSS, keras.optimizers.SGD(0.1), **settings
     )
     stream = blobs(examples=8).episodes(APART, 6)
     return learner, next(iter(stream))
+
+
+def first(tasks):
+    return tf.nest.map_structure(lambda x: x[0], tasks)
 
 
 def flat(vector):
@@ -87,10 +88,15 @@ def test_second_order_residual_of_one_weight(float64, name, limit):
     np.testing.assert_allclose(residual / rate**2, limit, rtol=1e-3)
 
 
+# A part of the variables adapted; and a mask that is the same everywhere.
+KINDS = [{}, {"inner_variables": "head"}, {"dropout": True}]
+
+
+@pytest.mark.parametrize("settings", KINDS)
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_residual_along_one_path_is_of_second_order(float64, name):
-    learner, tasks = classifier()
-    task = tf.nest.map_structure(lambda x: x[0], tasks)
+def test_residual_along_one_path_is_of_second_order(float64, name, settings):
+    learner, tasks = classifier(**settings)
+    task = first(tasks)
     state, rates, residuals = learner.state(), [0.04, 0.02, 0.01], []
     for rate in rates:
         measured = kr.analysis.meta_gradients(learner, state, task, rate)
@@ -101,20 +107,76 @@ def test_residual_along_one_path_is_of_second_order(float64, name):
     assert 1.8 < slope(rates, residuals) < 2.2
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_expected_meta_gradients_have_the_papers_coefficients(float64, name):
-    learner, tasks = classifier()
+@pytest.mark.parametrize("settings", KINDS)
+def test_expected_meta_gradients_have_the_papers_coefficients(
+    float64, settings
+):
+    learner, tasks = classifier(**settings)
     terms = kr.analysis.estimate_terms(learner, tasks)
-    rates, residuals = [0.02, 0.01, 0.005], []
+    rates, residuals = [0.02, 0.01, 0.005], {name: [] for name in ALGORITHMS}
     for rate in rates:
         measured = kr.analysis.measure_meta_gradients(learner, tasks, rate)
-        predicted = kr.analysis.predict(terms, name, 3, rate)
-        residuals.append(np.linalg.norm(flat(measured[name]) - flat(predicted)))
-    assert 1.8 < slope(rates, residuals) < 2.2
-    fitted = kr.analysis.fit_coefficients(terms, measured[name], rates[-1])
-    expected = kr.analysis.coefficients(name, 3)
-    np.testing.assert_allclose(fitted[0], expected[0], rtol=0.01)
-    np.testing.assert_allclose(fitted[1], expected[1], rtol=0.1)
+        for name, left in residuals.items():
+            predicted = kr.analysis.predict(terms, name, 3, rate)
+            left.append(np.linalg.norm(flat(measured[name]) - flat(predicted)))
+    for name, left in residuals.items():
+        assert 1.8 < slope(rates, left) < 2.2
+        fitted = kr.analysis.fit_coefficients(terms, measured[name], rates[-1])
+        expected = kr.analysis.coefficients(name, 3)
+        np.testing.assert_allclose(fitted[0], expected[0], rtol=0.01)
+        np.testing.assert_allclose(fitted[1], expected[1], rtol=0.1)
+
+
+def test_a_stream_gives_its_first_tasks(float64):
+    learner, tasks = classifier()
+    stream = blobs(examples=8).episodes(APART, 6)
+    for of in (
+        kr.analysis.estimate_terms,
+        lambda *given: kr.analysis.measure_meta_gradients(*given, 0.1)["maml"],
+        kr.analysis.gradient_agreement,
+    ):
+        ours, theirs = of(learner, stream), of(learner, tasks)
+        for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs)):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_maml_is_that_of_the_algorithm(float64):
+    learner, tasks = classifier()
+    task = first(tasks)
+    measured = kr.analysis.meta_gradients(learner, learner.state(), task, 0.1)
+    query = kr.Examples(*learner.batch(task, 2))
+    task = kr.Task(task.support, query, task.batches[:2])
+    for name in ("maml", "fomaml"):
+        algorithm = kr.algorithms.get(name)
+        expected, _ = algorithm(learner, learner.state(), task)
+        np.testing.assert_allclose(
+            flat(measured[name]), flat(expected), rtol=1e-9, atol=1e-12
+        )
+
+
+def test_tables_of_embeddings_have_terms_too(float64):
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(10, 4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    learner = learner_of(model, LOSS)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 10, (2, 12, 3)), np.arange(24).reshape(2, 12) % 3
+    examples = kr.Examples(x.astype("int32"), y.astype("int32"))
+    batches = rng.permuted(np.tile(np.arange(12), (2, 1)), axis=1)
+    tasks = kr.Task(
+        examples, examples, batches.reshape(2, 3, 4).astype("int32")
+    )
+    terms, rate = kr.analysis.estimate_terms(learner, tasks), 1e-3
+    measured = kr.analysis.measure_meta_gradients(learner, tasks, rate)["maml"]
+    fitted = kr.analysis.fit_coefficients(terms, measured, rate)
+    np.testing.assert_allclose(fitted, (1.0, 4.0), rtol=0.01)
+    agreement = kr.analysis.gradient_agreement(learner, tasks)
+    assert -1 < agreement.cosine < 1
 
 
 def test_coefficients_of_the_paper():
@@ -197,115 +259,3 @@ def test_reptile_converges_to_its_closed_form(steps):
     least, *_ = np.linalg.lstsq(A.reshape(8, 3), B.reshape(8, 1), rcond=None)
     assert np.allclose(found, nearest, atol=1e-3) == (steps == 60)
     assert np.allclose(found, least, atol=1e-3) == (steps == 1)
-
-
-def sine_agreement(algorithm, steps=5):
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(32, "tanh") for _ in range(2)]
-    model = kr.MetaModel(
-        keras.Sequential([keras.Input((1,)), *layers, keras.layers.Dense(1)]),
-        algorithm,
-    )
-    rate = 1.0 if algorithm == "joint" else 0.2
-    model.compile(
-        keras.optimizers.SGD(rate),
-        keras.optimizers.SGD(0.02),
-        "mse",
-        jit_compile=False,
-        steps_per_execution=100,
-    )
-    spec = kr.EpisodeSpec(
-        ways=1, shots=50, inner_steps=steps, inner_batch_size=10
-    )
-    waves = kr.data.SineWaves()
-    model.fit(waves.episodes(spec), steps_per_epoch=3_000, verbose=0)
-    fresh = next(iter(waves.episodes(spec, 100, seed=1)))
-    return kr.analysis.gradient_agreement(model.learner, fresh)
-
-
-def test_agreement_grows_under_reptile_and_not_under_joint_training():
-    reptile, joint = sine_agreement("reptile"), sine_agreement("joint")
-    assert reptile.inner_product > 2 * joint.inner_product
-    assert reptile.transfer > 2 * joint.transfer
-
-
-def test_meta_trainer_logs_the_agreement(tmp_path):
-    model = meta_model()
-    stream = blobs(examples=8).episodes(APART, 2)
-    trainer = kr.MetaTrainer(gradient_agreement=True, log_dir=str(tmp_path))
-    history = model.fit(
-        stream, steps_per_epoch=3, verbose=0, callbacks=[trainer]
-    )
-    tasks = [next(iter(stream.skip(i))) for i in range(10)]
-    tasks = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *tasks)
-    expected = kr.analysis.gradient_agreement(model.learner, tasks)
-    for name in ("inner_product", "cosine", "transfer"):
-        received = history.history[f"gradient_{name}"][-1]
-        np.testing.assert_allclose(received, getattr(expected, name), rtol=1e-4)
-
-
-def test_agreement_of_orthogonal_and_of_equal_gradients():
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(1, use_bias=False)]
-    )
-    model.set_weights([np.ones((2, 1))])
-    x = np.array([[[1, 0], [0, 1], [1, 0]]], "float32")
-    examples = kr.Examples(x, np.zeros((1, 3, 1), "float32"))
-    for second, cosine in ((1, 0.0), (2, 1.0)):
-        batches = tf.constant([[[0], [second]]])
-        agreement = kr.analysis.gradient_agreement(
-            learner_of(model), kr.Task(examples, examples, batches)
-        )
-        # A gradient of 2; a step of 0.1 takes the loss from 1 to 0.64.
-        np.testing.assert_allclose(
-            agreement, (4 * cosine, cosine, 0.36 * cosine), atol=1e-6
-        )
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"inner_steps": 1}, "two batches.*tasks of 1 batches"),
-        ({"inner_batch_size": 8}, "share an example"),
-    ],
-)
-def test_batches_that_are_not_apart_are_refused(settings, message):
-    spec = dataclasses.replace(SPEC, **settings)
-    tasks = next(iter(blobs().episodes(spec, 2)))
-    with pytest.raises(ValueError, match=message):
-        kr.analysis.gradient_agreement(classifier()[0], tasks)
-
-
-def test_one_batch_has_no_pairs():
-    learner, tasks = classifier()
-    one = tasks._replace(batches=tasks.batches[:, :1])
-    with pytest.raises(ValueError, match="Pairs of batches.*at least two"):
-        kr.analysis.estimate_terms(learner, one)
-
-
-@pytest.mark.parametrize("rate", [0, -0.1, float("nan")])
-def test_a_rate_that_is_none_is_refused(rate):
-    learner, tasks = classifier()
-    with pytest.raises(ValueError, match="above 0"):
-        kr.analysis.measure_meta_gradients(learner, tasks, rate)
-
-
-@pytest.mark.parametrize(("name", "k"), [("joint", 2), ("maml", 1)])
-def test_coefficients_of_nothing_are_refused(name, k):
-    with pytest.raises(ValueError, match="at least 2 batches"):
-        kr.analysis.coefficients(name, k)
-
-
-def test_kinks_and_float32_are_warned_of(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(4, "relu", name="bent"),
-            keras.layers.Dense(3),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    with caplog.at_level(logging.WARNING, "absl"):
-        kr.analysis.estimate_terms(learner_of(model, loss), classifier()[1])
-    assert "bent" in caplog.text and "float64" in caplog.text

@@ -3,9 +3,18 @@
 import keras
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 import keras_reptile as kr
-from trainers import gradient_combinations, overlap, plain_descent
+from trainers import agreement, gradient_combinations, overlap, plain_descent
+
+
+@pytest.fixture(autouse=True)
+def _as_started_without_flags():
+    flags.FLAGS.mark_as_parsed()
+    yield
+    flags.FLAGS.unparse_flags()
 
 
 def test_tasks_of_the_combinations_are_partitioned():
@@ -84,3 +93,21 @@ def test_every_run_is_one_that_the_model_takes():
         drawings.check(run.spec)
         kr.MetaModel(network, run.algorithm)
     keras.backend.clear_session()
+
+
+@flagsaver.flagsaver(outer_step=0.9)
+def test_the_outer_step_is_that_of_the_flag():
+    runs = [*gradient_combinations.all_runs(), *agreement.all_runs()]
+    runs.append(overlap.run_of(overlap.METHODS[0], 4, 25))
+    assert {run.step for run in runs} == {0.9}
+    # Where it is the experiment, it is that of the panel.
+    settings = overlap.settings_of("outer step size", 0.1)
+    assert overlap.run_of(overlap.METHODS[0], **settings).step == 0.1
+
+
+@pytest.mark.parametrize(("short", "expected"), [(False, 0.25), (True, 0.5)])
+def test_a_short_schedule_goes_as_far(short, expected):
+    with flagsaver.flagsaver(short=short):
+        runs = gradient_combinations.all_runs()
+        assert {run.step for run in runs} == {expected}
+        assert {run.step for run in agreement.all_runs()} == {0.25}

@@ -14,7 +14,7 @@ CHOICES = {
     "batch_norm": BATCH_NORM,
     "a layer": BATCH_NORM,
     "two layers": [True, True, True, True, False, False],
-    "a path": [False, True, False, False, False, False],
+    "a path": [True, False, False, False, False, False],
     "a predicate": [False, True, False, False, False, True],
 }
 
@@ -24,7 +24,7 @@ def choice_of(name, model):
     return {
         "a layer": norm.name,
         "two layers": [dense.name, norm.name],
-        "a path": dense.bias.path,
+        "a path": dense.kernel.path,
         "a predicate": lambda v: v.path.endswith("bias"),
     }.get(name, name)
 
@@ -60,10 +60,35 @@ def test_the_others_are_bitwise_unchanged(name, jit_compile):
         changed = [(a != b).any() for a, b in zip(before, after)]
         # A bias before batch norm decays; it has no gradient.
         assert changed == CHOICES[name] or (
-            name in ("body", "two layers", "a path", "a predicate")
+            name in ("body", "two layers", "a predicate")
             and changed[2:] == CHOICES[name][2:]
             and changed[0] == CHOICES[name][0]
         )
+
+
+@pytest.mark.parametrize("name", ["head", "body"])
+def test_a_layer_of_such_a_name_is_refused(name):
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name=name)]
+    )
+    with pytest.raises(ValueError, match=f"'{name}', and the model has a lay"):
+        compiled(network, name)
+
+
+def test_all_layers_of_one_name_are_adapted():
+    parts = [
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="a")])
+        for _ in range(2)
+    ]
+    network = keras.Sequential([keras.Input((4,)), *parts])
+    assert compiled(network, "a").learner.adapts == [True] * 4
+    assert compiled(network, "head").learner.adapts == [False] * 2 + [True] * 2
+
+
+def test_a_layer_in_place_of_its_name_is_refused():
+    network = mlp()
+    with pytest.raises(ValueError, match="names of layers.*Received: <Dense"):
+        compiled(network, network.layers[-1])
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml"])

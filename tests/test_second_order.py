@@ -50,6 +50,11 @@ def test_an_optimizer_of_signs_is_named():
     compiled(mlp(), "fomaml", "lion")
 
 
+def test_a_gradient_that_may_be_clipped_is_no_sign():
+    optimizer = keras.optimizers.SGD(0.1, clipvalue=0.05)
+    compiled(mlp(), "maml", optimizer)
+
+
 @pytest.mark.parametrize(
     "name",
     "Adadelta Adafactor Adagrad Adam Adamax AdamW Ftrl Lamb Muon RMSprop "

@@ -73,6 +73,7 @@ def test_theory(tmp_path):
         assert found["paper"] == paper
         assert abs(found["measured"][-1][1] - paper[1]) < 0.1
         assert 1.8 < found["slope"] < 2.2
+        assert 0.999 < found["cosine"][-1] <= 1.0
     picture = (tmp_path / "runs/theory.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     ended = run("theory", "--rates=1e-3", f"--logdir={tmp_path}/other")
@@ -326,3 +327,5 @@ def test_algorithms(tmp_path):
     assert results["joint"]["peak_memory"] > 1e8
     ended = run("algorithms", "--only=mamml", f"--logdir={tmp_path}")
     assert "--only must be of" in ended.stdout + ended.stderr
+    ended = run("algorithms", "--here", f"--logdir={tmp_path}")
+    assert "--here carries out one" in ended.stdout + ended.stderr

@@ -20,7 +20,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, plain_descent, strategy
-from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
+from trainers.plain_descent import BATCH_SIZE, WAYS, Run
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
@@ -54,13 +54,16 @@ def main(argv):
 
 def all_runs() -> list:
     """Joint training, FOMAML and Reptile, on batches that do not overlap."""
-    runs = [
-        Run("joint training", "joint", training_spec(4)),
-        Run("Reptile, 2 steps", "reptile", training_spec(2)),
-        Run("Reptile, 4 steps", "reptile", training_spec(4)),
-        Run("FOMAML, 4 steps", "foml", training_spec(4)),
+    step = plain_descent.outer_step()
+    return [
+        Run(name, algorithm, training_spec(steps), step, agreement=True)
+        for name, algorithm, steps in (
+            ("joint training", "joint", 4),
+            ("Reptile, 2 steps", "reptile", 2),
+            ("Reptile, 4 steps", "reptile", 4),
+            ("FOMAML, 4 steps", "foml", 4),
+        )
     ]
-    return [run._replace(agreement=True, step=OUTER_STEP) for run in runs]
 
 
 def training_spec(steps) -> kr.EpisodeSpec:

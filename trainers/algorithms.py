@@ -38,7 +38,7 @@ flags.adopt_module_key_flags(common)
 flags.adopt_module_key_flags(omniglot_folder)
 
 _META_ITERS = flags.DEFINE_integer(
-    "meta_iters", 3_000, "Meta-iterations of each.", lower_bound=1
+    "meta_iters", 3_000, "Meta-iterations of each.", lower_bound=2
 )
 _EVAL_SAMPLES = flags.DEFINE_integer(
     "eval_samples", 1_000, "Episodes of an evaluation.", lower_bound=2
@@ -116,6 +116,11 @@ def main(argv):
             "to be started for one. Received: --strategy=multiworker. Give "
             "--here and one name to --only besides."
         )
+    if _HERE.value and len(names) != 1:
+        raise UsageError(
+            "--here carries out one training. Received: --only of "
+            f"{len(_ONLY.value)} names. Give one."
+        )
     logdir = pathlib.Path(common.usable_logdir("algorithms"))
     if _HERE.value:
         carry_out(names[0], known[names[0]], logdir)
@@ -142,7 +147,9 @@ def in_own_process(name, logdir) -> dict:
         ]
         if omniglot_folder.DATA_DIR.value:
             command.append(f"--data_dir={omniglot_folder.DATA_DIR.value}")
-        subprocess.run(command, check=True)
+        code = subprocess.run(command).returncode
+        if code:  # It has said why.
+            raise SystemExit(f"The training {name!r} ended with code {code}.")
     record = json.loads(path.read_text())
     flags_then = record["flags"]
     for flag in ("meta_iters", "eval_samples", "seed"):

@@ -59,7 +59,8 @@ def main(argv):
 
 def all_runs() -> list:
     """The ten curves, by the number of batches and then as Fig. 3 has them."""
-    runs = []
+    # A short schedule has to go as far.
+    runs, step = [], plain_descent.outer_step(2 * plain_descent.OUTER_STEP)
     for batches in (1, 2, 3, 4):
         numbers = range(1, batches + 1)
         total = "+".join(f"g{i}" for i in numbers)
@@ -69,7 +70,7 @@ def all_runs() -> list:
             combined[f"g{batches}"] = [0] * (batches - 1) + [1]
         spec = training_spec(batches)
         runs += [
-            plain_descent.Run(name, kr.algorithms.combination(c), spec)
+            plain_descent.Run(name, kr.algorithms.combination(c), spec, step)
             for name, c in combined.items()
         ]
     return runs

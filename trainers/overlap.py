@@ -22,7 +22,7 @@ from absl import app, flags
 
 import keras_reptile as kr
 from trainers import common, plain_descent, strategy
-from trainers.plain_descent import BATCH_SIZE, OUTER_STEP, WAYS, Run
+from trainers.plain_descent import BATCH_SIZE, WAYS, Run
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
@@ -84,8 +84,10 @@ def settings_of(panel, value) -> dict:
     return {"steps": _STEPS, "batch_size": _FULL, "outer_step": value}
 
 
-def run_of(method, steps, batch_size, outer_step=OUTER_STEP) -> Run:
+def run_of(method, steps, batch_size, outer_step=None) -> Run:
     """One meta-training; its name says all that it is made of."""
+    if outer_step is None:
+        outer_step = plain_descent.outer_step()
     separate = method == METHODS[1]
     shots = _SHOTS - _TAIL_SHOTS * separate
     spec = kr.EpisodeSpec(

@@ -40,7 +40,8 @@ OUTER_STEP_SIZE = flags.DEFINE_float(
     "outer_step",
     None,
     "Outer step size at the start, annealed to 0, where it is not part of the "
-    "experiment. (default: 0.25, the paper's; twice that with --short)",
+    "experiment. (default: 0.25, the paper's; gradient_combinations takes 0.5 "
+    "with --short)",
     lower_bound=0.0,
 )
 POINTS = flags.DEFINE_integer(
@@ -69,14 +70,13 @@ class Run(NamedTuple):
     """One meta-training.
 
     `algorithm` is as `MetaModel` takes it; `step` the outer step size at the
-    start, annealed to 0, `None` for the flag's. `agreement` asks for that of
-    the gradients.
+    start, annealed to 0. `agreement` asks for that of the gradients.
     """
 
     name: str
     algorithm: object
     spec: kr.EpisodeSpec
-    step: float | None = None
+    step: float
     agreement: bool = False
 
 
@@ -110,11 +110,15 @@ def eval_samples() -> int:
     return EVAL_SAMPLES.value or (500 if SHORT.value else 1_000)
 
 
-def outer_step() -> float:
-    """The outer step size at the start, where a run has none of its own."""
+def outer_step(in_short: float = OUTER_STEP) -> float:
+    """The flag's outer step size, or the default of a program.
+
+    Args:
+        in_short: The default with --short.
+    """
     if OUTER_STEP_SIZE.value is not None:
         return OUTER_STEP_SIZE.value
-    return OUTER_STEP * (2 if SHORT.value else 1)
+    return in_short if SHORT.value else OUTER_STEP
 
 
 def load() -> kr.data.Splits:
@@ -131,11 +135,7 @@ def build_model(run: Run) -> kr.MetaModel:
     model = kr.MetaModel(kr.models.omniglot_cnn(WAYS), run.algorithm)
     model.compile(
         optimizer=keras.optimizers.SGD(
-            kr.schedules.linear(
-                outer_step() if run.step is None else run.step,
-                0.0,
-                meta_iters(),
-            )
+            kr.schedules.linear(run.step, 0.0, meta_iters())
         ),
         inner_optimizer=keras.optimizers.SGD(LEARNING_RATE),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -221,7 +221,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
         "points": points(),
         "validation_samples": validation_samples(),
         "eval_samples": eval_samples(),
-        "outer_step": outer_step(),
+        "outer_steps": sorted({run.step for run in runs}),
         "seed": common.SEED.value,
     }
     done = _already_done(logdir, settings)

@@ -41,7 +41,7 @@ _STEPS, _DRAWN_STEPS = (0, 1, 8, 32), (0, 8, 16, 24, 32)
 _GRID = kr.EpisodeSpec(
     ways=1, shots=50, queries=0, inner_steps=5, inner_batch_size=10
 )
-# MAML's outer loss is of points other than those adapted to.
+# MAML's outer loss is of the whole grid, the points adapted to among others.
 _TEN_POINTS = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=5)
 _TEST = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=32)
 

@@ -109,6 +109,7 @@ def measure(learner, batches, rates) -> dict:
             "paper": analysis.coefficients(name, batches),
             "measured": [],
             "residual": [],
+            "cosine": [],
         }
         for name in _ALGORITHMS
     }
@@ -116,9 +117,12 @@ def measure(learner, batches, rates) -> dict:
         measured = analysis.measure_meta_gradients(learner, tasks, rate)
         for name, result in results.items():
             gradient = _flat(measured[name])
-            predicted = analysis.predict(terms, name, batches, rate)
-            left = np.linalg.norm(gradient - _flat(predicted))
-            result["residual"].append(left / np.linalg.norm(gradient))
+            predicted = _flat(analysis.predict(terms, name, batches, rate))
+            size = np.linalg.norm(gradient)
+            left = np.linalg.norm(gradient - predicted)
+            result["residual"].append(left / size)
+            cosine = gradient @ predicted / size / np.linalg.norm(predicted)
+            result["cosine"].append(float(cosine))
             result["measured"].append(
                 analysis.fit_coefficients(terms, measured[name], rate)
             )
@@ -157,12 +161,13 @@ def report(results, rates):
             rows.append(
                 [batches, name, f"{p0:g}", f"{c0:.4f}", f"{p1:g}", f"{c1:.4f}"]
                 + [f"{result['residual'][-1]:.1e}", f"{result['slope']:.2f}"]
+                + [f"{result['cosine'][-1]:.6f}"]
             )
     common.print_table(
         f"Meta-gradients at an inner rate of {rates[-1]:.2g}, "
         f"{_TASKS.value} waves",
         ["batches", "algorithm", "AvgGrad", "measured"]
-        + ["AvgGradInner", "measured", "residual", "slope"],
+        + ["AvgGradInner", "measured", "residual", "slope", "cosine"],
         rows,
     )
 

@@ -7,7 +7,7 @@ Schulman 2018, section 4, equations 5 to 8.
 import tensorflow as tf
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State
+from keras_reptile.learner import Learner, State, dense
 
 
 def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
@@ -64,6 +64,8 @@ def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
 
 
 def _gradient(tape, loss, weights):
-    return tape.gradient(
-        loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    return dense(
+        tape.gradient(
+            loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_reptile.analysis import vectors
+from keras_reptile.analysis import inputs, vectors
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.learner import Learner
 
@@ -34,14 +34,16 @@ def gradient_agreement(learner: Learner, tasks: Task) -> Agreement:
 
     Args:
         learner: The model, its loss and its inner optimizer, as they stand.
-        tasks: A batch of tasks with at least two inner batches each.
+        tasks: A batch of tasks with at least two inner batches each, or a
+            stream of them, of which the first element is taken.
 
     Returns:
         `Agreement`.
 
     Raises:
-        ValueError: If a task has one batch only, or its first two share an
-            example, which would agree for that reason.
+        ValueError: If the tasks do not suit the learner, a task has one
+            batch only, or its first two share an example, which would agree
+            for that reason.
 
     Example:
 
@@ -50,6 +52,7 @@ def gradient_agreement(learner: Learner, tasks: Task) -> Agreement:
     kr.analysis.gradient_agreement(model.learner, tasks).cosine
     ```
     """
+    tasks = inputs.checked_tasks(learner, tasks)
     return Probe(learner, unstack(tasks)).measure()
 
 
@@ -92,7 +95,8 @@ def _measuring_function(learner):
         (x, y), (other_x, other_y) = (learner.batch(task, i) for i in (0, 1))
         first, _, _ = learner.gradient(state, x, y)
         second, before, _ = learner.gradient(state, other_x, other_y)
-        stepped = learner.step(state, x, y)
+        # With the buffers of before, so that dropout leaves out the same.
+        stepped = learner.step(state, x, y)._replace(buffers=state.buffers)
         _, after, _ = learner.gradient(stepped, other_x, other_y)
         product = vectors.dot(first, second)
         sizes = vectors.norm(first) * vectors.norm(second)

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_reptile.analysis import vectors
+from keras_reptile.analysis import inputs, vectors
 from keras_reptile.analysis.meta_gradients import (
     ALGORITHMS,
-    check_smooth,
     hessian_vector_product,
     mean,
 )
+from keras_reptile.analysis.smoothness import check_smooth
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.learner import Learner, State
 
@@ -41,13 +41,15 @@ def coefficients(algorithm: str, batches: int) -> tuple[float, float]:
         batches: k, at least 2.
 
     Raises:
-        ValueError: If the algorithm is another one, or k too small.
+        ValueError: If the algorithm is another one, or k no such number.
     """
     k = batches
-    if algorithm not in ALGORITHMS or k < 2:
+    whole = isinstance(k, (int, np.integer))
+    if algorithm not in ALGORITHMS or not whole or k < 2:
         raise ValueError(
             f"The expansion is of {ALGORITHMS} on at least 2 batches. "
-            f"Received: algorithm={algorithm!r}, batches={batches}."
+            f"Received: algorithm={algorithm!r}, batches={batches!r}. Name "
+            "one of these, and give a whole number of batches."
         )
     return {
         "maml": (1.0, 2.0 * (k - 1)),
@@ -64,17 +66,21 @@ def estimate_terms(learner: Learner, tasks: Task) -> Terms:
 
     Args:
         learner: The model and its loss.
-        tasks: A batch of tasks with at least 2 inner batches each, which
-            ought to be disjoint.
+        tasks: A batch of tasks with at least 2 inner batches each, or a
+            stream of them, of which the first element is taken. The log says
+            so where batches of a task share examples.
 
     Returns:
-        `Terms`.
+        `Terms`, of the variables that the learner adapts; zeros for others.
 
     Raises:
-        ValueError: If a task has one batch only.
+        ValueError: If the tasks do not suit the learner, or a task has one
+            batch only.
     """
+    tasks = inputs.checked_tasks(learner, tasks)
     _require_pairs(tasks)
-    check_smooth(learner)
+    inputs.warn_of_shared_examples(tasks)
+    check_smooth(learner, tasks.support.x[0])
     learner, state = learner.unrounded(), learner.state()
     of_task = tf.function(
         lambda task: _terms_of_task(learner, state, task), autograph=False
@@ -93,12 +99,17 @@ def leading_order(
         learner: The model and its loss.
         state: Initial weights and buffers.
         task: One episode with k inner batches.
-        rate: The inner rate.
+        rate: The inner rate, above 0.
 
     Returns:
         By algorithm, lists like `state.weights`.
+
+    Raises:
+        ValueError: As `meta_gradients`.
     """
-    learner = learner.unrounded()
+    inputs.check_task(learner, task)
+    check_smooth(learner, task.support.x)
+    rate, learner = inputs.checked_rate(rate), learner.unrounded()
     gradients = _gradients(learner, state, task)
     last = len(gradients) - 1
     before_last = _sum(gradients[:-1], state)
@@ -135,9 +146,19 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
 
     Args:
         terms: AvgGrad and AvgGradInner.
-        meta_gradient: A list like the weights.
-        rate: The inner rate at which it was measured.
+        meta_gradient: A list like the weights, one of those by algorithm.
+        rate: The inner rate at which it was measured, above 0.
+
+    Raises:
+        ValueError: If it is not like the weights, or the rate not above 0.
     """
+    if isinstance(meta_gradient, dict):
+        raise ValueError(
+            "`meta_gradient` is the list of one algorithm. Received: a dict "
+            f'of {list(meta_gradient)}. Give one of them, as measured["maml"].'
+        )
+    inputs.check_vector(meta_gradient, terms.average_gradient)
+    rate = inputs.checked_rate(rate)
     columns = [
         np.concatenate([np.ravel(part) for part in vector])
         for vector in (*terms, meta_gradient)

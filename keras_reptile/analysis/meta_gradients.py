@@ -4,28 +4,20 @@ The inner loop here is plain gradient descent at a given rate, whatever the
 learner's optimizer is, since that is what the theory is of. A task's batches
 are the rows of `task.batches`; all of them count, so that MAML and FOMAML
 take k - 1 inner steps and the k-th batch is their meta-batch.
+
+The theory is of one loss for each batch. So the buffers stay as they are given,
+and dropout has the same mask wherever the loss is asked for; and it is of the
+variables that the learner adapts, as if the others were constants.
 """
 
-import keras
 import tensorflow as tf
-from absl import logging
 
-from keras_reptile.analysis import vectors
+from keras_reptile.analysis import inputs, vectors
+from keras_reptile.analysis.smoothness import check_smooth
 from keras_reptile.episodes import Task, unstack
-from keras_reptile.learner import Learner, State
+from keras_reptile.learner import Learner, State, dense
 
 ALGORITHMS = ("maml", "fomaml", "reptile")
-_WITH_KINKS = {
-    "elu",
-    "hard_sigmoid",
-    "hard_silu",
-    "hard_tanh",
-    "leaky_relu",
-    "relu",
-    "relu6",
-    "selu",
-    "threshold",
-}
 
 
 def hessian_vector_product(
@@ -41,19 +33,29 @@ def hessian_vector_product(
         vector: A list of tensors like `state.weights`.
 
     Returns:
-        A list of tensors like `state.weights`.
+        A list of tensors like `state.weights`; zeros for those that the
+        learner does not adapt, whose parts of the vector do not count.
+
+    Raises:
+        ValueError: If the vector is not like the weights.
     """
+    inputs.check_learner(learner)
+    inputs.check_vector(vector, state.weights)
     learner = learner.unrounded()
     with tf.GradientTape() as tape:
         tape.watch(state.weights)
         gradient, _, _ = learner.gradient(state, x, y)
     # The Hessian is its own transpose, so that reverse mode twice will do.
-    return tape.gradient(
+    product = tape.gradient(
         gradient,
         state.weights,
         output_gradients=list(vector),
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
+    return [
+        part if adapts else tf.zeros_like(part)
+        for part, adapts in zip(dense(product), learner.adapts)
+    ]
 
 
 def meta_gradients(
@@ -70,16 +72,24 @@ def meta_gradients(
     Returns:
         By `"maml"`, `"fomaml"` and `"reptile"`, lists like `state.weights`,
         in units of gradients: Reptile's is `(w - w') / rate`, the sum of the
-        gradients met on the way.
+        gradients met on the way. Zeros for what the learner does not adapt.
+
+    Raises:
+        ValueError: If the task does not suit the learner, or the rate is not
+            above 0.
     """
+    inputs.check_task(learner, task)
+    check_smooth(learner, task.support.x)
+    return _on_path(learner, state, task, inputs.checked_rate(rate))
+
+
+def _on_path(learner, state, task, rate):
     learner, path, gradients = learner.unrounded(), [state], []
     for i in range(task.batches.shape[0]):
-        gradient, _, buffers = learner.gradient(
-            path[-1], *learner.batch(task, i)
-        )
+        gradient, _, _ = learner.gradient(path[-1], *learner.batch(task, i))
         gradients.append(gradient)
         weights = vectors.plus(path[-1].weights, gradient, -rate)
-        path.append(path[-1]._replace(weights=weights, buffers=buffers))
+        path.append(path[-1]._replace(weights=weights))
     maml = gradients[-1]
     for i in reversed(range(len(gradients) - 1)):
         product = hessian_vector_product(
@@ -103,23 +113,23 @@ def measure_meta_gradients(
 
     Args:
         learner: The model and its loss.
-        tasks: A batch of tasks with k inner batches each.
+        tasks: A batch of tasks with k inner batches each, or a stream of
+            them, of which the first element is taken.
         rate: The inner rate, above 0.
 
     Returns:
         As `meta_gradients`.
 
     Raises:
-        ValueError: If the rate is not above 0.
+        ValueError: If the tasks do not suit the learner, or the rate is not
+            above 0.
     """
-    if not rate > 0:
-        raise ValueError(
-            f"`rate` must be above 0. Received: rate={rate!r}. It is the "
-            "inner rate, under which the meta-gradients are measured."
-        )
+    rate = inputs.checked_rate(rate)
+    tasks = inputs.checked_tasks(learner, tasks)
+    check_smooth(learner, tasks.support.x[0])
     state = learner.state()
     of_task = tf.function(
-        lambda task, rate: meta_gradients(learner, state, task, rate),
+        lambda task, rate: _on_path(learner, state, task, rate),
         autograph=False,
     )
     # Tensors, so that the function is traced once.
@@ -147,36 +157,3 @@ def mean(structures):
     return tf.nest.map_structure(
         lambda *parts: tf.add_n(parts) / len(parts), *structures
     )
-
-
-def check_smooth(learner: Learner) -> None:
-    """Says so where the expansion cannot be expected to hold.
-
-    The paper's expansion is a Taylor series in the inner rate: kinks of the
-    activations break it, and in float32 rounding hides what is left of it at
-    small rates.
-    """
-    layers = learner.model._flatten_layers(include_self=False)
-    kinked = [layer.name for layer in layers if _has_kinks(layer)]
-    if kinked:
-        logging.warning(
-            "The expansion in the inner rate needs smooth activations, such "
-            "as tanh, softplus or gelu. The layers %s have kinks, at which "
-            "its error does not fall with the square of the rate.",
-            ", ".join(kinked),
-        )
-    if learner.state().weights[0].dtype != tf.float64:
-        logging.warning(
-            "At small inner rates the error of the expansion is below the "
-            "rounding of the weights' %s. Build the model in float64 "
-            '(keras.config.set_dtype_policy("float64")) to see it.',
-            learner.state().weights[0].dtype.name,
-        )
-
-
-def _has_kinks(layer):
-    activation = getattr(layer, "activation", None)
-    name = getattr(activation, "__name__", "")
-    pooled = "MaxPooling" in type(layer).__name__
-    kinds = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU)
-    return name in _WITH_KINKS or pooled or isinstance(layer, kinds)

@@ -10,7 +10,7 @@ def scaled(factor, a) -> list:
 
 def plus(a, b, factor=1.0) -> list:
     """`a + factor * b`."""
-    return [x + _as(factor, x.dtype) * y for x, y in zip(a, b)]
+    return [x + _as(factor, x.dtype) * y for x, y in zip(a, b, strict=True)]
 
 
 def zeros(a) -> list:
@@ -20,7 +20,7 @@ def zeros(a) -> list:
 
 def dot(a, b) -> tf.Tensor:
     """The inner product over all weights, a scalar."""
-    return tf.add_n([tf.reduce_sum(x * y) for x, y in zip(a, b)])
+    return tf.add_n([tf.reduce_sum(x * y) for x, y in zip(a, b, strict=True)])
 
 
 def norm(a) -> tf.Tensor:

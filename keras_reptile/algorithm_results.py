@@ -1,0 +1,67 @@
+"""What an algorithm has to return, looked at when it is traced.
+
+A user's own function that returns less would train a part of the model
+without a word, or end inside of TensorFlow.
+"""
+
+import tensorflow as tf
+
+from keras_reptile.learner import State
+
+_EXPECTED = (
+    "An algorithm returns (meta_gradient, adapted_state): a list with one "
+    "tensor for each of `state.weights`, of its shape and dtype, and a State "
+    "such as `learner.adapt` returns."
+)
+
+
+def checked(result, state: State, algorithm) -> tuple[list, State]:
+    """An algorithm's result, with all of its gradients as tensors.
+
+    Args:
+        result: What it returned.
+        state: What it was given.
+        algorithm: The function, for the message.
+
+    Returns:
+        `(meta_gradient, adapted)`.
+
+    Raises:
+        ValueError: If it is something else than the two.
+    """
+    name = getattr(algorithm, "__name__", type(algorithm).__name__)
+    pair = isinstance(result, (tuple, list)) and len(result) == 2
+    if not pair or not isinstance(result[1], State):
+        kinds = result if type(result) is tuple else (result,)
+        received = ", ".join(type(part).__name__ for part in kinds)
+        _refuse(name, f"({received})" if len(kinds) > 1 else received)
+    gradient, adapted = result
+    if not isinstance(gradient, (list, tuple)):
+        _refuse(name, f"a meta-gradient of type {type(gradient).__name__}")
+    if len(gradient) != len(state.weights):
+        _refuse(name, f"{len(gradient)} for {len(state.weights)} weights")
+    return _tensors(name, gradient, state.weights), adapted
+
+
+def _tensors(name, gradient, weights):
+    parts = []
+    for i, (part, weight) in enumerate(zip(gradient, weights)):
+        if part is None:
+            _refuse(
+                name,
+                f"None for weight {i}; a tape gives zeros instead with "
+                "unconnected_gradients=tf.UnconnectedGradients.ZERO",
+            )
+        part = tf.convert_to_tensor(part)
+        if part.shape != weight.shape or part.dtype != weight.dtype:
+            _refuse(
+                name,
+                f"{part.dtype.name} of shape {part.shape} for weight {i}, "
+                f"which is {weight.dtype.name} of shape {weight.shape}",
+            )
+        parts.append(part)
+    return parts
+
+
+def _refuse(name, received):
+    raise ValueError(f"{_EXPECTED} Received from `{name}`: {received}.")

@@ -1,0 +1,135 @@
+"""What the instruments ask of what they are given, where it enters."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_reptile import checks
+from keras_reptile.episodes import Task
+from keras_reptile.learner import Learner
+
+
+def checked_tasks(learner: Learner, tasks) -> Task:
+    """A batch of tasks that suits the learner.
+
+    Args:
+        learner: The model and its loss.
+        tasks: A batch of tasks, or a dataset of them, of which the first
+            element is taken.
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: If either is something else, or they do not go together.
+    """
+    check_learner(learner)
+    if isinstance(tasks, tf.data.Dataset):
+        tasks = next(iter(tasks.take(1)), None)
+    _check_rank(tasks, 3, "a batch of tasks, as an element of a stream is")
+    _check_values(learner, tasks)
+    return tasks
+
+
+def check_task(learner: Learner, task) -> None:
+    """Refuses what is not one task that suits the learner.
+
+    Raises:
+        ValueError: That says what is wrong.
+    """
+    check_learner(learner)
+    _check_rank(task, 2, "one task, as `kr.episodes.unstack(tasks)` has them")
+    if not _is_symbolic(task):
+        batch = tf.nest.map_structure(lambda x: np.asarray(x)[np.newaxis], task)
+        _check_values(learner, batch)
+
+
+def check_learner(learner) -> None:
+    """Refuses what is no `Learner`.
+
+    Raises:
+        ValueError: That says where there is one.
+    """
+    if not isinstance(learner, Learner):
+        raise ValueError(
+            "`learner` must be a kr.Learner; a compiled MetaModel has one as "
+            f"`model.learner`. Received: {type(learner).__name__}."
+        )
+
+
+def check_vector(vector, weights: list) -> None:
+    """Refuses what is not a list of tensors like the weights.
+
+    Raises:
+        ValueError: With both shapes.
+    """
+    received = [tuple(np.shape(part)) for part in vector]
+    expected = [tuple(weight.shape) for weight in weights]
+    if received != expected:
+        raise ValueError(
+            "A vector has one part for each weight, of its shape: "
+            f"{expected}. Received: {received}. `learner.gradient` returns "
+            "such a list."
+        )
+
+
+def checked_rate(rate):
+    """An inner rate as a number; a tensor of a graph as it is.
+
+    Raises:
+        ValueError: If it is not a finite number above 0.
+    """
+    if tf.is_tensor(rate) and not hasattr(rate, "numpy"):
+        return rate
+    try:
+        number = float(rate)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(
+            f"`rate` must be a number above 0. Received: rate={rate!r}. It "
+            "is the inner rate, under which the meta-gradients are measured."
+        )
+    return number
+
+
+def warn_of_shared_examples(tasks: Task) -> None:
+    """Says so where batches of a task are not distinct."""
+    for batches in np.asarray(tasks.batches):
+        examples = [set(batch.tolist()) for batch in batches]
+        if sum(map(len, examples)) > len(set().union(*examples)):
+            logging.warning(
+                "AvgGradInner is of distinct batches, and the batches of a "
+                "task share examples. Draw without replacement, with shots * "
+                "ways at least `inner_steps` times the `inner_batch_size`."
+            )
+            return
+
+
+def _check_rank(tasks, rank, expected):
+    if not isinstance(tasks, Task):
+        raise ValueError(
+            f"Expected {expected}. Received: {type(tasks).__name__}."
+        )
+    if np.ndim(tasks.batches) != rank:
+        raise ValueError(
+            f"Expected {expected}, with `batches` of {rank} axes. Received: "
+            f"`batches` of shape {tuple(np.shape(tasks.batches))}."
+        )
+
+
+def _check_values(learner, tasks):
+    arrays = tf.nest.map_structure(np.asarray, tasks)
+    loss = learner.loss_function
+    checks.check_tasks(arrays, learner.model, loss.takes_labels)
+    example, targets = arrays.support.x.shape[2:], arrays.support.y[0]
+    checks.check_loss(targets, example, learner.model, loss)
+
+
+def _is_symbolic(task):
+    return any(
+        tf.is_tensor(part) and not hasattr(part, "numpy")
+        for part in tf.nest.flatten(task)
+    )

@@ -1,0 +1,106 @@
+"""What the instruments of the theory refuse, and what they warn of."""
+
+import logging
+
+import keras
+import pytest
+import tensorflow as tf
+from conftest import LOSS, meta_model
+from test_analysis import classifier, first, learner_of
+
+import keras_reptile as kr
+
+
+def test_one_batch_has_no_pairs():
+    learner, tasks = classifier()
+    one = tasks._replace(batches=tasks.batches[:, :1])
+    with pytest.raises(ValueError, match="Pairs of batches.*at least two"):
+        kr.analysis.estimate_terms(learner, one)
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, float("nan")])
+def test_a_rate_that_is_none_is_refused(rate):
+    learner, tasks = classifier()
+    with pytest.raises(ValueError, match="above 0"):
+        kr.analysis.measure_meta_gradients(learner, tasks, rate)
+
+
+def test_what_is_no_task_or_learner_is_refused():
+    learner, tasks = classifier()
+    of, state = kr.analysis, learner.state()
+    one, narrow = first(tasks), tasks.support.x[..., :3]
+    narrow = tasks._replace(support=tasks.support._replace(x=narrow))
+    for refused, message in (
+        (lambda: of.estimate_terms(meta_model(), tasks), "as `model.learner`"),
+        (lambda: of.estimate_terms(learner, one), "a batch of tasks.*3 axes"),
+        (lambda: of.measure_meta_gradients(learner, [], 0.1), "list"),
+        (lambda: of.gradient_agreement(learner, narrow), "input shape"),
+        (lambda: of.meta_gradients(learner, state, tasks, 0.1), "one task"),
+        (lambda: of.leading_order(learner, state, tasks, 0.1), "unstack"),
+        (lambda: of.leading_order(learner, state, one, None), "above 0"),
+        (
+            lambda: of.hessian_vector_product(
+                learner, state, *learner.batch(one, 0), state.weights[:2]
+            ),
+            "one part for each weight",
+        ),
+        (lambda: of.fit_coefficients(None, {"maml": []}, 0.1), "of one algo"),
+        (lambda: of.coefficients("maml", 2.5), "whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+@pytest.mark.parametrize(("name", "k"), [("joint", 2), ("maml", 1)])
+def test_coefficients_of_nothing_are_refused(name, k):
+    with pytest.raises(ValueError, match="at least 2 batches"):
+        kr.analysis.coefficients(name, k)
+
+
+@pytest.fixture
+def said(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+    with caplog.at_level(logging.WARNING, "absl"):
+        yield caplog
+
+
+def through_an_operation():
+    x = keras.Input((4,))
+    bent = keras.ops.relu(keras.layers.Dense(4)(x))
+    return keras.Model(x, keras.layers.Dense(3)(bent))
+
+
+@pytest.mark.parametrize(
+    ("bent", "name"),
+    [
+        (keras.layers.Dense(4, "relu", name="bent"), "layers bent have"),
+        (keras.layers.Dense(4, tf.nn.elu, name="bent"), "layers bent have"),
+        (keras.layers.Dense(4, "hard_shrink", name="bent"), "layers bent have"),
+        (keras.layers.Dense(4, "gelu", name="smooth"), None),
+        (None, "elu have"),
+    ],
+)
+def test_kinks_and_float32_are_warned_of(said, bent, name):
+    if bent is None:
+        model = through_an_operation()
+    else:
+        layers = keras.layers
+        normal, last = layers.BatchNormalization(), layers.Dense(3)
+        model = keras.Sequential([keras.Input((4,)), bent, normal, last])
+    learner, task = learner_of(model, LOSS), first(classifier()[1])
+    kr.analysis.meta_gradients(learner, learner.state(), task, 0.1)
+    assert "float64" in said.text
+    assert name in said.text if name else "kinks" not in said.text
+    said.clear()
+    kr.analysis.leading_order(learner, learner.state(), task, 0.1)
+    assert not said.text
+
+
+def test_batches_that_share_examples_are_warned_of(said, float64):
+    learner, tasks = classifier()
+    kr.analysis.estimate_terms(learner, tasks)
+    assert not said.text
+    kr.analysis.estimate_terms(
+        learner, tasks._replace(batches=tf.repeat(tasks.batches[:, :1], 3, 1))
+    )
+    assert "share examples" in said.text

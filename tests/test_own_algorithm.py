@@ -1,0 +1,72 @@
+"""A user's own algorithm: the README's, and what is refused."""
+
+import inspect
+import pathlib
+
+import keras
+import pytest
+import tensorflow as tf
+from conftest import LOSS, SPEC, blobs
+from test_algorithms import meta_gradient
+
+import keras_reptile as kr
+from keras_reptile.algorithms import combination
+
+
+def last_two_steps(learner, state, task):
+    """The example of the README."""
+    steps = task.batches.shape[0]
+    before = learner.part(0, steps - 2).adapt(state, task)
+    adapted = learner.part(steps - 2, steps).adapt(before, task)
+    change = [b - a for b, a in zip(before.weights, adapted.weights)]
+    return change, adapted
+
+
+def test_an_algorithm_of_ones_own():
+    ours = combination([0, 0, 1, 1])
+    assert meta_gradient(last_two_steps) == meta_gradient(ours)
+    readme = pathlib.Path(__file__).parent.parent / "README.md"
+    source = inspect.getsource(last_two_steps).splitlines()
+    assert "\n".join(source[2:]) in readme.read_text()
+
+
+def test_what_cannot_be_called_as_an_algorithm_is_refused():
+    with pytest.raises(ValueError, match="or a function.*combination"):
+        kr.algorithms.get(combination)
+
+
+RETURNED = {
+    "only the gradient": (lambda g, a: g, "`own`: list"),
+    "nothing": (lambda g, a: None, "`own`: NoneType"),
+    "turned round": (lambda g, a: (a, g), r"\(State, list\)"),
+    "weights": (lambda g, a: (g, a.weights), r"\(list, list\)"),
+    "one tensor": (lambda g, a: (g[0], a), "a meta-gradient of type"),
+    "too few": (lambda g, a: (g[:2], a), "2 for 4 weights"),
+    "too many": (lambda g, a: (g + g, a), "8 for 4 weights"),
+    "none": (lambda g, a: ([None, *g[1:]], a), "None for weight 0.*ZERO"),
+    "transposed": (
+        lambda g, a: ([tf.transpose(x) for x in g], a),
+        r"of shape \(5, 4\) for weight 0, which is float32 of shape \(4, 5\)",
+    ),
+    "exact": (
+        lambda g, a: ([tf.cast(x, "float64") for x in g], a),
+        "float64 .* for weight 0, which is float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_no_algorithm_returns_is_refused(name, jit_compile):
+    returned, message = RETURNED[name]
+
+    def own(learner, state, task):
+        return returned(*kr.algorithms.get("reptile")(learner, state, task))
+
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(3)]
+    )
+    model = kr.MetaModel(network, own)
+    model.compile(loss=LOSS, jit_compile=jit_compile)
+    with pytest.raises(ValueError, match=message):
+        model.fit(blobs().episodes(SPEC, 2), steps_per_epoch=1, verbose=0)
