@@ -203,8 +203,9 @@ def every_way():
             *pair,
             id=f"{pair[0]}-{pair[1]}",
             marks=()
-            if pair[0] in ("reptile", "maml", "foml_tail")
-            or pair[1] == "compiled"
+            if "reptile" in pair
+            or "compiled" in pair
+            or pair == ("foml_tail", "vectorized")
             else pytest.mark.slow,
         )
         for pair in pairs

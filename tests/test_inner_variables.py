@@ -45,7 +45,14 @@ def compiled(network, inner_variables, algorithm="reptile", **settings):
 
 @pytest.mark.parametrize(
     "name, jit_compile",
-    [(name, False) for name in CHOICES] + [("head", True), ("body", True)],
+    [
+        *[(name, False) for name in ("batch_norm", "a path", "a predicate")],
+        *[(name, True) for name in ("head", "body")],
+        *[
+            pytest.param(name, False, marks=pytest.mark.slow)
+            for name in ("head", "body", "a layer", "two layers")
+        ],
+    ],
 )
 def test_the_others_are_bitwise_unchanged(name, jit_compile):
     network = mlp()
