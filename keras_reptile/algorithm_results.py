@@ -10,7 +10,7 @@ from keras_reptile.learner import State
 
 _EXPECTED = (
     "An algorithm returns (meta_gradient, adapted_state): a list with one "
-    "tensor for each of `state.weights`, of its shape and dtype, and a State "
+    "tensor of floats for each of `state.weights`, of its shape, and a State "
     "such as `learner.adapt` returns."
 )
 
@@ -40,6 +40,12 @@ def checked(result, state: State, algorithm) -> tuple[list, State]:
         _refuse(name, f"a meta-gradient of type {type(gradient).__name__}")
     if len(gradient) != len(state.weights):
         _refuse(name, f"{len(gradient)} for {len(state.weights)} weights")
+    for part in ("weights", "buffers", "slots"):
+        given, after = len(getattr(state, part)), len(getattr(adapted, part))
+        if given != after:
+            _refuse(
+                name, f"a State of {after} {part}, where {given} were given"
+            )
     return _tensors(name, gradient, state.weights), adapted
 
 
@@ -53,13 +59,15 @@ def _tensors(name, gradient, weights):
                 "unconnected_gradients=tf.UnconnectedGradients.ZERO",
             )
         part = tf.convert_to_tensor(part)
-        if part.shape != weight.shape or part.dtype != weight.dtype:
+        fits = part.shape.is_compatible_with(weight.shape)
+        if not fits or not part.dtype.is_floating:
             _refuse(
                 name,
                 f"{part.dtype.name} of shape {part.shape} for weight {i}, "
                 f"which is {weight.dtype.name} of shape {weight.shape}",
             )
-        parts.append(part)
+        part = tf.cast(part, weight.dtype)
+        parts.append(tf.ensure_shape(part, weight.shape))
     return parts
 
 

@@ -56,8 +56,10 @@ def check_loss(targets, example: tuple, model, loss) -> None:
     width = shapes.output_shape(model, example)
     if None in width:
         return
-    # Half precision is cast before it comes to the loss.
-    precision = "float64" if model.compute_dtype == "float64" else "float32"
+    of = getattr(model, "outputs", None)
+    precision = of[0].dtype if of else model.compute_dtype
+    if precision != "float64":  # Half is cast before it comes to the loss.
+        precision = "float32"
     outputs = np.full((len(targets), *width), 0.5, precision)
     try:
         values = loss(tf.constant(targets), tf.constant(outputs))

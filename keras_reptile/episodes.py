@@ -50,11 +50,12 @@ def unstack(tasks: Task) -> list[Task]:
     ]
 
 
-# What a tail, an algorithm's own last step on other shots, asks for.
+# What an algorithm with a last step of its own, on other shots, asks for.
 _OF_TAILS = {
-    "shots": " A tail's shots are `queries`; the steps before it need one too.",
-    "inner_steps": " A tail's step is the algorithm's own, and comes after "
-    "one at least.",
+    "shots": " For an algorithm with a tail, the tail's shots are `queries`, "
+    "and the steps before it need one besides.",
+    "inner_steps": " For an algorithm with a tail, its step comes on top of "
+    "these, and after one at least.",
 }
 
 

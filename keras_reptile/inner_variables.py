@@ -78,26 +78,33 @@ def _by_name(model, names):
 
 
 def _named(model, name):
-    layers, everywhere = _layers(model), model._flatten_layers(False)
-    of_that_name = [layer for layer in everywhere if layer.name == name]
-    if name in NAMED and of_that_name:
+    layers = model._flatten_layers(include_self=False)
+    own_name = [
+        v for x in layers if x.name == name for v in x.trainable_variables
+    ]
+    if name not in NAMED:
+        return own_name or [
+            v for v in model.trainable_variables if v.path == name
+        ]
+    found = _by_place(model, name)
+    if own_name and {id(v) for v in own_name} != {id(v) for v in found}:
         raise ValueError(
             f"`inner_variables` has a meaning of its own for {name!r}, and "
-            f"the model has a layer of that name. Received: {name!r}. Give "
-            "the layer another name, or a function of a variable."
+            "the model has a layer of that name with other variables. "
+            f"Received: {name!r}. Give paths of variables, or a function of a "
+            "variable."
         )
+    return found
+
+
+def _by_place(model, name):
+    layers = _layers(model)
     if name == "head":
         return layers[-1][1] if layers else []
     if name == "body":
         return [v for _, variables in layers[:-1] for v in variables]
-    if name == "batch_norm":
-        kind = keras.layers.BatchNormalization
-        return [
-            v for layer, vs in layers if isinstance(layer, kind) for v in vs
-        ]
-    if of_that_name:
-        return [v for layer in of_that_name for v in layer.trainable_variables]
-    return [v for v in model.trainable_variables if v.path == name]
+    kind = keras.layers.BatchNormalization
+    return [v for layer, vs in layers if isinstance(layer, kind) for v in vs]
 
 
 def _layers(model):

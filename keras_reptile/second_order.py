@@ -26,21 +26,24 @@ def check_second_order(algorithm, learner: Learner) -> None:
         ValueError: That names the layers, or the optimizer.
     """
     if getattr(algorithm, "second_order", False):
-        _check_optimizer(learner)
+        name = getattr(algorithm, "__name__", type(algorithm).__name__)
+        who, remedy = f"The algorithm `{name}`", ""
+        if name == "maml":
+            who, remedy = "MAML", ', or use algorithm="fomaml"'
+        _check_optimizer(learner, who, remedy)
         batch = shapes.batch_built_with(learner.model)
         if batch is not None:  # Else only the data can tell.
-            remedy = ', or use algorithm="fomaml", which needs none'
-            check_layers(learner, batch, "MAML", remedy)
+            check_layers(learner, batch, who, remedy)
 
 
-def _check_optimizer(learner):
+def _check_optimizer(learner, who, remedy):
     # At several scales, as an optimizer may clip what is large.
     if not any(_has_slope(learner.optimizer, 10.0**-i) for i in range(0, 9, 2)):
         raise ValueError(
-            "MAML differentiates the inner optimizer's steps, and those of "
+            f"{who} differentiates the inner optimizer's steps, and those of "
             f"{type(learner.optimizer).__name__} have a derivative of 0 in "
-            "the gradient: it would be first-order MAML. Use another inner "
-            'optimizer, such as SGD or Adam, or algorithm="fomaml".'
+            "the gradient: it would be of first order. Use another inner "
+            f"optimizer, such as SGD or Adam{remedy}."
         )
 
 
@@ -58,7 +61,9 @@ def _has_slope(optimizer, scale):
                 slots, [factor * gradient], weights
             )
     slope = tape.gradient(weights[0], gradient)
-    return slope is not None and bool(tf.reduce_any(slope != 0))
+    if slope is None:
+        return False
+    return bool(tf.reduce_any(tf.math.is_finite(slope) & (slope != 0)))
 
 
 def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
@@ -77,6 +82,8 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
     graphs = []
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
+    # Inner steps differentiate no others.
+    adapted = [w for w, adapts in zip(weights, learner.adapts) if adapts]
 
     def second_derivative(x):
         graphs.append(tf.compat.v1.get_default_graph())
@@ -84,13 +91,13 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
             outer.watch(weights)
             form = lowered(model, learner.lower, learner.in_bfloat16)
             with tf.GradientTape() as inner, form:
-                inner.watch(weights)
+                inner.watch(adapted)
                 outputs, _ = model.stateless_call(
                     weights, buffers, x, **shapes.training_argument(model, True)
                 )
                 # Not linear, so that there is a second derivative.
                 loss = tf.reduce_sum(outputs**2)
-            gradient = dense(inner.gradient(loss, weights))
+            gradient = dense(inner.gradient(loss, adapted))
         return outer.gradient([g for g in gradient if g is not None], weights)
 
     try:
@@ -98,6 +105,8 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
             batch
         )
     except LookupError as error:
+        if "gradient registry" not in str(error):
+            raise  # Of the model's own `call`.
         operation = str(error).rsplit(" ", 1)[-1]
         kind = operation.removesuffix("Grad")
         found = [

@@ -84,9 +84,13 @@ def mlp(ways=3, size=4, dropout=False):
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def meta_model(inner_state="average", dropout=False, **settings):
+def meta_model(
+    inner_state="average", dropout=False, algorithm="reptile", **settings
+):
     keras.utils.set_random_seed(0)
-    model = kr.MetaModel(mlp(dropout=dropout), inner_state=inner_state)
+    model = kr.MetaModel(
+        mlp(dropout=dropout), algorithm, inner_state=inner_state
+    )
     arguments = {
         "optimizer": keras.optimizers.SGD(0.5),
         "inner_optimizer": keras.optimizers.Adam(0.02, beta_1=0.0),

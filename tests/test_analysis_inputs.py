@@ -3,6 +3,7 @@
 import logging
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import LOSS, meta_model
@@ -73,11 +74,24 @@ def through_an_operation():
 @pytest.mark.parametrize(
     ("bent", "name"),
     [
-        (keras.layers.Dense(4, "relu", name="bent"), "layers bent have"),
-        (keras.layers.Dense(4, tf.nn.elu, name="bent"), "layers bent have"),
-        (keras.layers.Dense(4, "hard_shrink", name="bent"), "layers bent have"),
+        (keras.layers.Dense(4, "relu", name="bent"), "operations bent have"),
+        (keras.layers.Dense(4, tf.nn.elu, name="bent"), "operations bent have"),
+        (
+            keras.layers.Dense(4, "hard_shrink", name="bent"),
+            "operations bent have",
+        ),
+        (
+            keras.layers.Dense(4, "hard_tanh", name="bent"),
+            "operations bent have",
+        ),
+        (keras.layers.ReLU(threshold=0.5, name="bent"), "operations bent have"),
+        (
+            keras.layers.Dense(4, tf.function(tf.nn.relu)),
+            "operations Relu have",
+        ),
         (keras.layers.Dense(4, "gelu", name="smooth"), None),
-        (None, "elu have"),
+        (keras.layers.Normalization(mean=0.0, variance=1.0), None),
+        (None, "Relu have"),
     ],
 )
 def test_kinks_and_float32_are_warned_of(said, bent, name):
@@ -104,3 +118,21 @@ def test_batches_that_share_examples_are_warned_of(said, float64):
         learner, tasks._replace(batches=tf.repeat(tasks.batches[:, :1], 3, 1))
     )
     assert "share examples" in said.text
+
+
+def test_inside_of_a_function(float64):
+    learner, tasks = classifier()
+
+    @tf.function(autograph=False)
+    def inside(tasks, rate):
+        terms = kr.analysis.estimate_terms(learner, tasks)
+        measured = kr.analysis.measure_meta_gradients(learner, tasks, rate)
+        return terms, measured
+
+    outside = (
+        kr.analysis.estimate_terms(learner, tasks),
+        kr.analysis.measure_meta_gradients(learner, tasks, 0.1),
+    )
+    received = inside(tasks, tf.constant(0.1, tf.float64))
+    for a, b in zip(tf.nest.flatten(received), tf.nest.flatten(outside)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

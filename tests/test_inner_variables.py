@@ -73,13 +73,26 @@ def test_the_others_are_bitwise_unchanged(name, jit_compile):
         )
 
 
-@pytest.mark.parametrize("name", ["head", "body"])
-def test_a_layer_of_such_a_name_is_refused(name):
+@pytest.mark.parametrize("name", ["head", "body", "batch_norm"])
+def test_a_layer_of_such_a_name_is_refused_if_it_is_another(name):
     network = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3, name=name)]
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="first" if name == "body" else name),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, name="body" if name == "body" else "last"),
+        ]
     )
     with pytest.raises(ValueError, match=f"'{name}', and the model has a lay"):
         compiled(network, name)
+    network.layers[0 if name != "body" else -1].name = "another"
+    assert any(compiled(network, name).learner.adapts)
+
+
+def test_a_head_may_be_called_so():
+    layers = [keras.layers.Dense(3), keras.layers.Dense(3, name="head")]
+    network = keras.Sequential([keras.Input((4,)), *layers])
+    assert compiled(network, "head").learner.adapts == [False] * 2 + [True] * 2
 
 
 def test_all_layers_of_one_name_are_adapted():

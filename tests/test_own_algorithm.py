@@ -6,7 +6,7 @@ import pathlib
 import keras
 import pytest
 import tensorflow as tf
-from conftest import LOSS, SPEC, blobs
+from conftest import LOSS, SPEC, all_values, assert_same, blobs, meta_model
 from test_algorithms import meta_gradient
 
 import keras_reptile as kr
@@ -48,10 +48,11 @@ RETURNED = {
         lambda g, a: ([tf.transpose(x) for x in g], a),
         r"of shape \(5, 4\) for weight 0, which is float32 of shape \(4, 5\)",
     ),
-    "exact": (
-        lambda g, a: ([tf.cast(x, "float64") for x in g], a),
-        "float64 .* for weight 0, which is float32",
+    "whole numbers": (
+        lambda g, a: ([tf.cast(x, "int32") for x in g], a),
+        "int32 .* for weight 0, which is float32",
     ),
+    "fewer slots": (lambda g, a: (g, a._replace(slots=[])), "a State of 0 slo"),
 }
 
 
@@ -70,3 +71,24 @@ def test_what_no_algorithm_returns_is_refused(name, jit_compile):
     model.compile(loss=LOSS, jit_compile=jit_compile)
     with pytest.raises(ValueError, match=message):
         model.fit(blobs().episodes(SPEC, 2), steps_per_epoch=1, verbose=0)
+
+
+def exact(learner, state, task):
+    gradient, adapted = kr.algorithms.get("reptile")(learner, state, task)
+    return tuple(tf.cast(part, "float64") for part in gradient), adapted
+
+
+def of_a_function(learner, state, task):
+    """As of an embedding, out of a function of its own: of unknown extent."""
+    gradient, adapted = kr.algorithms.get("reptile")(learner, state, task)
+    return [tf.where(p == p, p, 0)[: tf.shape(p)[0]] for p in gradient], adapted
+
+
+@pytest.mark.parametrize("own", [exact, of_a_function])
+def test_what_can_be_made_a_meta_gradient_is(own):
+    trained = []
+    for algorithm in ("reptile", own):
+        model = meta_model(algorithm=algorithm)
+        model.fit(blobs().episodes(SPEC, 2), steps_per_epoch=2, verbose=0)
+        trained.append(all_values(model))
+    assert_same(*trained, exact=False)

@@ -44,6 +44,22 @@ def test_a_layer_with_a_second_derivative_passes():
     compiled(enlarging("bilinear"), "maml")
 
 
+def test_what_is_not_adapted_needs_no_second_derivative():
+    model = kr.MetaModel(enlarging("bicubic"), "maml")
+    model.compile(loss=LOSS, inner_variables="head")
+    with pytest.raises(ValueError, match="none for enlarge"):
+        model.compile(loss=LOSS, inner_variables="body")
+
+
+def test_ones_own_algorithm_is_named():
+    def own(learner, state, task):
+        """Never called."""
+
+    own.second_order = True
+    with pytest.raises(ValueError, match=r"`own` diff.*or Adam\.$"):
+        compiled(mlp(), own, "lion")
+
+
 def test_an_optimizer_of_signs_is_named():
     with pytest.raises(ValueError, match="those of Lion have a derivative of"):
         compiled(mlp(), "maml", "lion")

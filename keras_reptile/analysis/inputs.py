@@ -81,7 +81,7 @@ def checked_rate(rate):
     Raises:
         ValueError: If it is not a finite number above 0.
     """
-    if tf.is_tensor(rate) and not hasattr(rate, "numpy"):
+    if tf.is_tensor(rate) and not tf.executing_eagerly():
         return rate
     try:
         number = float(rate)
@@ -97,7 +97,7 @@ def checked_rate(rate):
 
 def warn_of_shared_examples(tasks: Task) -> None:
     """Says so where batches of a task are not distinct."""
-    for batches in np.asarray(tasks.batches):
+    for batches in () if _is_symbolic(tasks) else np.asarray(tasks.batches):
         examples = [set(batch.tolist()) for batch in batches]
         if sum(map(len, examples)) > len(set().union(*examples)):
             logging.warning(
@@ -121,6 +121,8 @@ def _check_rank(tasks, rank, expected):
 
 
 def _check_values(learner, tasks):
+    if _is_symbolic(tasks):
+        return
     arrays = tf.nest.map_structure(np.asarray, tasks)
     loss = learner.loss_function
     checks.check_tasks(arrays, learner.model, loss.takes_labels)

@@ -132,8 +132,8 @@ def measure_meta_gradients(
         lambda task, rate: _on_path(learner, state, task, rate),
         autograph=False,
     )
-    # Tensors, so that the function is traced once.
-    rate = tf.constant(rate, tf.float64)
+    if not tf.is_tensor(rate):  # With a tensor it is traced once.
+        rate = tf.constant(rate, tf.float64)
     return mean(
         [
             of_task(task._replace(batches=tf.gather(task.batches, order)), rate)

@@ -6,6 +6,7 @@ rounding hides what is left of it at small rates.
 
 import weakref
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -17,8 +18,8 @@ from keras_reptile.second_order import check_layers
 
 # TensorFlow's operations that have kinks, or a second derivative with jumps.
 _KINKED_OPERATIONS = {
-    *("Abs", "ClipByValue", "Elu", "LeakyRelu", "Maximum", "MaxPool"),
-    *("MaxPool3D", "Minimum", "Relu", "Relu6", "Selu"),
+    *("Abs", "ClipByValue", "Elu", "LeakyRelu", "Max", "Maximum", "MaxPool"),
+    *("MaxPool3D", "Min", "Minimum", "Relu", "Relu6", "Selu"),
 }
 # Those that Keras makes of a choice between two branches, by name.
 _KINKED_ACTIVATIONS = {
@@ -42,13 +43,13 @@ def check_smooth(learner: Learner, x) -> None:
         return
     batch = tf.TensorSpec(x.shape, x.dtype)
     check_layers(learner, batch, "The expansion", "")
-    _told.add(learner.model)
-    kinked = layers_with_kinks(learner.model, batch)
+    kinked = parts_with_kinks(learner.model, batch)
     if kinked:
         logging.warning(
             "The expansion in the inner rate needs smooth activations, such "
-            "as tanh, softplus or gelu. The layers %s have kinks, at which "
-            "its error does not fall with the square of the rate.",
+            "as tanh, softplus or gelu. The layers or operations %s have "
+            "kinks, at which its error does not fall with the square of the "
+            "rate.",
             ", ".join(kinked),
         )
     dtype = learner.model.trainable_variables[0].dtype
@@ -59,37 +60,70 @@ def check_smooth(learner: Learner, x) -> None:
             '(keras.config.set_dtype_policy("float64")) to see it.',
             dtype,
         )
+    _told.add(learner.model)
 
 
-def layers_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
-    """Names of the layers, or else of the operations, that are not smooth.
+def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
+    """Names of the layers that are not smooth, and of operations in none.
 
     Args:
         model: A built model.
         batch: What it is called on.
     """
     argument = shapes.training_argument(model, True)
-    trained, others = model.trainable_variables, model.non_trainable_variables
+    buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
 
-    def call(x):
-        values = [tf.convert_to_tensor(v) for v in (*trained, *others)]
-        weights, buffers = values[: len(trained)], values[len(trained) :]
+    def call(x, *weights):
         with lowered(model, compiled=False):
             return model.stateless_call(weights, buffers, x, **argument)[0]
 
-    traced = tf.function(call, autograph=False).get_concrete_function(batch)
-    operations = [
-        op.name
-        for op in traced.graph.get_operations()
-        if op.type in _KINKED_OPERATIONS
+    weights = [
+        tf.TensorSpec(v.shape, v.dtype) for v in model.trainable_variables
     ]
-    by_name = [
+    traced = tf.function(call, autograph=False).get_concrete_function(
+        batch, *weights
+    )
+    names = [
         layer.name
         for layer in model._flatten_layers(include_self=False)
-        if getattr(getattr(layer, "activation", None), "__name__", "")
-        in _KINKED_ACTIVATIONS
+        if _has_kinks(layer)
     ]
-    layers = [
-        name for name in layers_of(model, operations) if name not in by_name
-    ]
-    return by_name + layers or operations
+    given = traced.graph.inputs[: 1 + len(weights)]
+    for operation in _kinked(traced.graph, given):
+        names += layers_of(model, [operation]) or [operation]
+    return list(dict.fromkeys(names))
+
+
+def _has_kinks(layer):
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", "")
+    return name in _KINKED_ACTIVATIONS or isinstance(layer, keras.layers.ReLU)
+
+
+def _kinked(graph, given):
+    """Names of operations with kinks in what depends on the given tensors."""
+    reached = {id(tensor) for tensor in given}
+    for op in graph.get_operations():
+        if not any(id(tensor) in reached for tensor in op.inputs):
+            continue
+        reached |= {id(tensor) for tensor in op.outputs}
+        floats = op.outputs and op.outputs[0].dtype.is_floating
+        if floats and op.type in _KINKED_OPERATIONS and not _is_guard(op):
+            yield op.name
+    # Of functions that are called, such as a loop's body.
+    for function in getattr(graph, "_functions", {}).values():
+        inner = getattr(function, "graph", None)
+        if inner is not None:
+            yield from _kinked(inner, inner.inputs)
+
+
+def _is_guard(op):
+    """Whether it only keeps a divisor away from 0, where data never is."""
+    if op.type not in ("Maximum", "Minimum"):
+        return False
+    for tensor in op.inputs:
+        value = tf.get_static_value(tensor)
+        if value is not None and value.ndim == 0:
+            small = 0 < abs(value) < 1e-3
+            return small if op.type == "Maximum" else abs(value) > 1e3
+    return False
