@@ -91,6 +91,7 @@ def through_an_operation():
         ),
         (keras.layers.Dense(4, "gelu", name="smooth"), None),
         (keras.layers.Normalization(mean=0.0, variance=1.0), None),
+        (keras.layers.Lambda(lambda x: x * tf.abs(tf.constant(2.0))), None),
         (None, "Relu have"),
     ],
 )
