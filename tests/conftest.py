@@ -81,6 +81,18 @@ def mlp(ways=3, size=4, dropout=False):
     return keras.Sequential(layers)
 
 
+def of_tokens():
+    """A network of three tokens out of ten, whose gradients are sparse."""
+    return keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(10, 4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LOSS, blobs, mlp
+from conftest import LOSS, blobs, mlp, of_tokens
 
 import keras_reptile as kr
 from keras_reptile.analysis import vectors
@@ -155,14 +155,7 @@ def test_maml_is_that_of_the_algorithm(float64):
 
 
 def test_tables_of_embeddings_have_terms_too(float64):
-    model = keras.Sequential(
-        [
-            keras.Input((3,), dtype="int32"),
-            keras.layers.Embedding(10, 4),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
+    model = of_tokens()
     learner = learner_of(model, LOSS)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 10, (2, 12, 3)), np.arange(24).reshape(2, 12) % 3

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LOSS
+from conftest import LOSS, of_tokens
 
 import keras_reptile as kr
 
@@ -144,14 +144,7 @@ def test_maml_of_units_that_are_off_is_finite(optimizer, jit_compile):
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "reptile"])
 def test_a_table_of_embeddings_is_trained(name):
-    network = keras.Sequential(
-        [
-            keras.Input((3,), dtype="int32"),
-            keras.layers.Embedding(10, 4),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
+    network = of_tokens()
     model = kr.MetaModel(network, name)
     model.compile(loss=LOSS, jit_compile=False)
     x = np.arange(36).reshape(1, 12, 3) % 10
