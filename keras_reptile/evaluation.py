@@ -22,6 +22,7 @@ from keras_reptile import checks, distribution, fit_checks
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, unstack
 from keras_reptile.inner_variables import selected
+from keras_reptile.integers import check_integer
 from keras_reptile.scores import Scores
 
 MODES = ("inductive", "transductive")
@@ -72,24 +73,11 @@ class Protocol:
             raise ValueError(
                 f"`modes` must be some of {MODES}. Received: {self.modes}."
             )
-        if int(self.num_episodes) != self.num_episodes or (
-            self.num_episodes < 2
-        ):
-            raise ValueError(
-                "An interval needs at least two episodes, a whole number. "
-                f"Received: num_episodes={self.num_episodes}."
-            )
-        object.__setattr__(self, "num_episodes", int(self.num_episodes))
-        if int(self.seed) != self.seed or self.seed < 0:
-            raise ValueError(
-                "`seed` must be an integer of at least 0. Received: "
-                f"seed={self.seed!r}."
-            )
-        if self.queries < 1:
-            raise ValueError(
-                "An accuracy needs at least one query example per class. "
-                f"Received: queries={self.queries}."
-            )
+        why = " An interval needs at least two episodes."
+        check_integer("num_episodes", self.num_episodes, 2, why)
+        why = " An accuracy needs at least one query example per class."
+        check_integer("queries", self.queries, 1, why)
+        check_integer("seed", self.seed, 0)
         _ = self.spec  # Which checks the rest.
 
     @property

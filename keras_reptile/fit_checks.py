@@ -6,6 +6,7 @@ from absl import logging
 
 from keras_reptile import checks, shapes
 from keras_reptile.episodes import Task
+from keras_reptile.integers import check_integer
 
 
 def check_task_dataset(dataset, model, loss) -> None:
@@ -171,11 +172,8 @@ def check_intervals(**numbers) -> None:
         ValueError: If one is no integer of at least 1.
     """
     for name, value in numbers.items():
-        if value is not None and (int(value) != value or value < 1):
-            raise ValueError(
-                f"`{name}` must be an integer of at least 1. Received: "
-                f"{name}={value!r}."
-            )
+        if value is not None:
+            check_integer(name, value, 1)
 
 
 # Of so many tasks the share that failed says something.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_reptile.episodes import Task, fold_in
+from keras_reptile.episodes import Task
 from keras_reptile.inner_variables import selected
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
@@ -349,9 +349,12 @@ def is_seed(variable) -> bool:
 def _fold_seed(seed, number):
     # Drawn, not only folded in: folding counts up the second word, and so
     # does Keras at every step, so that tasks would share their masks.
+    key = tf.random.experimental.stateless_fold_in(
+        tf.cast(seed, tf.int64), tf.cast(number, tf.int64), alg="philox"
+    )
     drawn = tf.random.stateless_uniform(
         seed.shape,
-        fold_in(tf.cast(seed, tf.int64), number),
+        key,
         minval=0,
         maxval=2**31 - 1,
         dtype=tf.int32,

@@ -47,7 +47,9 @@ class Measurements:
     @property
     def settings(self) -> dict:
         """What accuracies that are compared must have in common."""
-        return settings.of_protocol(self._protocol)
+        if self._protocol is None:
+            return {}
+        return settings.of_protocol(self._protocol, self._validation.checksum)
 
     def of(self, model, stop) -> dict | None:
         """Measures a model, which is left as it is.

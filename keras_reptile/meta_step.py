@@ -169,13 +169,14 @@ def mean_over_tasks(lists, real) -> Mean:
     """
     # Not add_n: with it 3 of 29 models built anew in one process differed in
     # the last bit after the same episodes, with this form none of 29.
-    sums = [tf.reduce_sum(tf.stack(parts), 0) for parts in zip(*lists)]
+    stacked = [tf.stack(parts) for parts in zip(*lists)]
+    sums = [tf.reduce_sum(parts, 0) for parts in stacked]
     # A sum that is finite has finite parts: so the parts are looked at only
     # if it is not.
     sums, counted = tf.cond(
         tf.reduce_all(real) & _finite(sums),
         lambda: (sums, real),
-        lambda: _without_failed(lists, real),
+        lambda: _without_failed(stacked, real),
     )
     count = tf.reduce_sum(tf.cast(counted, tf.float32))
     *sums, count = distribution.sum_over_replicas([*sums, count])
@@ -183,22 +184,14 @@ def mean_over_tasks(lists, real) -> Mean:
     return Mean(means, counted, count)
 
 
-def _without_failed(lists, real):
+def _without_failed(stacked, real):
     """Sums over the tasks that are real and finite, and which they are."""
-    finite = tf.stack([_finite(values) for values in lists])
-    counted = real & finite
-    sums = [
-        tf.reduce_sum(
-            tf.stack(
-                [
-                    tf.where(counted[t], part, tf.zeros_like(part))
-                    for t, part in enumerate(parts)
-                ]
-            ),
-            0,
-        )
-        for parts in zip(*lists)
-    ]
+    rows = [tf.reshape(parts, (real.shape[0], -1)) for parts in stacked]
+    finite = [tf.math.is_finite(tf.reduce_sum(row, 1)) for row in rows]
+    counted = real & tf.reduce_all(finite, 0)
+    column = counted[:, tf.newaxis]
+    sums = [tf.reduce_sum(tf.where(column, row, 0), 0) for row in rows]
+    sums = [tf.reshape(s, p.shape[1:]) for s, p in zip(sums, stacked)]
     return sums, counted
 
 

@@ -108,24 +108,29 @@ class TaskMetrics:
         """
         failed = tf.cast(real & ~counted, tf.float32)
         self._nonfinite.update_state(failed)
-        steps = tasks.batches.shape[1]
-        for t, state in enumerate(adapted):
-            loss = _zero_unless(counted[t], state.loss / steps)
-            self._inner_loss.update_state(loss, _weight(counted[t]))
-        self.of_queries = tasks.query.x.shape[1] > 0
+        inner = tf.stack([state.loss for state in adapted])
+        inner = _zero_unless(counted, inner / tasks.batches.shape[1])
+        self._inner_loss.update_state(inner, tf.cast(counted, tf.float32))
+        each = tasks.query.x.shape[1]
+        self.of_queries = each > 0
         if not self.of_queries:
             return
-        for t, state in enumerate(adapted):
-            x, y = tasks.query.x[t], tasks.query.y[t]
-            outputs = _zero_unless(counted[t], predict(state, x))
-            weights = tf.fill(tf.shape(outputs)[:1], _weight(counted[t]))
-            losses = _zero_unless(counted[t], self._loss_function(y, outputs))
-            self._loss.update_state(losses, weights)
-            for metric in self._of_queries:
-                if _takes_weights(metric):
-                    metric.update_state(y, outputs, sample_weight=weights)
-                else:
-                    _update_if(counted[t], metric, y, outputs)
+        x = tf.unstack(tasks.query.x)
+        outputs = [predict(state, x) for state, x in zip(adapted, x)]
+        # One update for all tasks, whose queries are as one batch to metrics.
+        y = tasks.query.y
+        y = tf.reshape(y, (-1, *y.shape[2:]))
+        counted_queries = tf.repeat(counted, each)
+        outputs = _zero_unless(counted_queries, tf.concat(outputs, 0))
+        losses = self._loss_function(y, outputs)
+        losses = _zero_unless(counted_queries, losses)
+        weights = tf.cast(counted_queries, tf.float32)
+        self._loss.update_state(losses, weights)
+        for metric in self._of_queries:
+            if _takes_weights(metric):
+                metric.update_state(y, outputs, sample_weight=weights)
+            else:
+                _update_by_task(counted, metric, y, outputs)
 
     def results(self, total=None) -> dict:
         """Results by name; without queries, those of the inner loop alone.
@@ -143,9 +148,16 @@ class TaskMetrics:
             return {metric.name: metric.result() for metric in shown}
 
 
-def _update_if(counts, metric, y, outputs):
+def _update_by_task(counted, metric, y, outputs):
     """For a metric that takes no weights, such as one of 0."""
+    tasks = counted.shape[0]
+    for counts, *of_task in zip(
+        tf.unstack(counted), tf.split(y, tasks), tf.split(outputs, tasks)
+    ):
+        _update_if(counts, metric, *of_task)
 
+
+def _update_if(counts, metric, y, outputs):
     def update():
         metric.update_state(y, outputs)
         return tf.constant(0)
@@ -153,13 +165,11 @@ def _update_if(counts, metric, y, outputs):
     tf.cond(counts, update, lambda: tf.constant(0))
 
 
-def _weight(counts):
-    return tf.cast(counts, tf.float32)
-
-
-def _zero_unless(counts, values):
+def _zero_unless(counted, values):
+    """Rows of those that are not counted become 0."""
     # Not by a factor: 0 times NaN is NaN.
-    return tf.where(counts, values, tf.zeros_like(values))
+    shape = [-1] + [1] * (len(values.shape) - 1)
+    return tf.where(tf.reshape(counted, shape), values, tf.zeros_like(values))
 
 
 def _takes_weights(metric):

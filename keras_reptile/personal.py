@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_reptile import checks
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
+from keras_reptile.integers import check_integer
 from keras_reptile.learner import State
 from keras_reptile.shapes import training_argument
 
@@ -24,16 +25,14 @@ def support_task(learner, x, y, steps, batch_size, seed) -> Task:
         ValueError: If the examples do not suit the model.
     """
     x, y = checks.checked_support(x, y, learner.model, learner.loss_function)
-    if batch_size is not None and batch_size > len(x):
-        raise ValueError(
-            "`batch_size` must not be larger than the support set. Received: "
-            f"batch_size={batch_size}, and {len(x)} examples."
-        )
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value is not None and (int(value) != value or value < 1):
+    check_integer("steps", steps, 1)
+    check_integer("seed", seed, 0)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
+        if batch_size > len(x):
             raise ValueError(
-                f"`{name}` must be an integer of at least 1. Received: "
-                f"{name}={value!r}."
+                "`batch_size` must not be larger than the support set. "
+                f"Received: batch_size={batch_size}, and {len(x)} examples."
             )
     # The classes need not have equally many examples: only the sum matters.
     spec = EpisodeSpec(

@@ -86,14 +86,18 @@ def check_same(here: dict, there: dict, path) -> None:
     )
 
 
-def of_protocol(protocol) -> dict:
-    """Settings of an evaluation, if there is one, as JSON has them."""
-    if protocol is None:
-        return {}
+def of_protocol(protocol, checksum: int) -> dict:
+    """Settings of an evaluation, as JSON has them.
+
+    Args:
+        protocol: A `Protocol`.
+        checksum: Of the classes that it is carried out on.
+    """
     fields = {
         field.name: getattr(protocol, field.name)
         for field in dataclasses.fields(protocol)
     }
+    fields["checksum of the data"] = checksum
     return {_PROTOCOL: _as_json(_plain(fields))}
 
 

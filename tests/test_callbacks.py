@@ -273,18 +273,36 @@ def test_a_run_is_not_resumed_as_another_one(tmp_path, changes, seed, text):
     assert_same(before, all_values(other))
 
 
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    def fit(classes, **settings):
+        trainer = kr.MetaTrainer(checkpoint_dir=tmp_path, **settings)
+        stream = classes.episodes(SPEC, 2)
+        model = meta_model()
+        model.fit(stream, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+
+    fit(blobs())
+    changed = blobs()
+    changed.x[-1, -1] += 1e-6
+    for other in (changed, kr.data.ClassDataset(blobs().x, [5, 7] * 4)):
+        with pytest.raises(ValueError, match="'checksum of the data'"):
+            fit(other, resume=True)
+    fit(blobs(), resume=True)
+
+
 def test_accuracies_of_a_run_are_of_one_protocol(tmp_path):
-    def fit(protocol, resume=True, epochs=1):
+    def fit(protocol, resume=True, epochs=1, classes=HELD_OUT):
         run(
             meta_model(),
             epochs=epochs,
             checkpoint_dir=tmp_path,
             resume=resume,
-            validation=protocol and HELD_OUT,
+            validation=protocol and classes,
             protocol=protocol,
         )
 
     fit(PROTOCOL, resume=False)
+    with pytest.raises(ValueError, match="'checksum of the data'"):
+        fit(PROTOCOL, classes=blobs(seed=9))
     with pytest.raises(ValueError, match="'num_episodes': 13.* here, and"):
         fit(dataclasses.replace(PROTOCOL, num_episodes=13))
     fit(None, epochs=2)  # Nothing that could be compared.

@@ -6,6 +6,7 @@ import tensorflow as tf
 from conftest import blobs
 
 import keras_reptile as kr
+from keras_reptile import episodes
 from keras_reptile.episodes import draw_batches, draw_indices
 
 draw_quickly = tf.function(draw_indices, autograph=False)
@@ -166,3 +167,18 @@ def test_support_and_query_are_disjoint_and_labelled():
         assert labels.min() == 0 and labels.max() == 4
         # One class per label, one label per class.
         assert len(set(zip(classes_of, labels))) == 5
+
+
+@pytest.mark.parametrize("key", [[0, 0], [3, 5], [-7, 2**40]])
+def test_integers_are_those_of_tensorflows_own_function(key):
+    key = tf.constant(key, tf.int64)
+    np.testing.assert_array_equal(
+        episodes.random_integers(key, (3, 4), tf.int32),
+        tf.random.stateless_uniform(
+            (3, 4), key, None, None, dtype=tf.int32, alg="philox"
+        ),
+    )
+    np.testing.assert_array_equal(
+        episodes.fold_in(key, 9),
+        tf.random.fold_in(key, tf.constant(9, tf.int64), alg="philox"),
+    )

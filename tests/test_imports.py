@@ -6,7 +6,7 @@ import pathlib
 PACKAGE = pathlib.Path(__file__).parent.parent / "keras_reptile"
 # From the core outwards: a module imports only from those before its own.
 ORDER = [
-    {"bfloat16_products", "lowered_norm"},
+    {"bfloat16_products", "integers", "lowered_norm"},
     {
         "clock",
         "distribution",

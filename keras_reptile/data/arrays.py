@@ -25,7 +25,7 @@ def from_arrays(x, y) -> ClassDataset:
     ```
     """
     x, y = np.asarray(x), np.asarray(y)
-    if y.ndim != 1 or len(x) != len(y):
+    if y.ndim != 1 or x.ndim < 1 or len(x) != len(y):
         raise ValueError(
             "Expected one label per example, `y` of shape (n,). Received: x "
             f"of shape {x.shape} and y of shape {y.shape}."

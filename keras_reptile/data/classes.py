@@ -9,6 +9,9 @@ model.fit(mine.episodes(spec, meta_batch_size=5), steps_per_epoch=1_000)
 ```
 """
 
+import functools
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -31,17 +34,18 @@ class ClassDataset:
 
     Raises:
         ValueError: If the shapes disagree, `x` has another dtype or holds
-            values that are not finite.
+            values that are not finite as float32.
     """
 
     def __init__(self, x, counts, names=None):
         self.x = _checked_examples(x)
-        self.counts = np.asarray(counts, np.int32)
-        if self.counts.ndim != 1 or (self.counts < 1).any():
+        given = np.asarray(counts)
+        if given.ndim != 1 or given.dtype.kind not in "iu" or (given < 1).any():
             raise ValueError(
-                "`counts` must be one positive number per class. Received: "
+                "`counts` must be one positive integer per class. Received: "
                 f"{counts}."
             )
+        self.counts = given.astype(np.int32)
         if self.counts.sum() != len(self.x):
             raise ValueError(
                 "`counts` must add up to the number of examples. Received: "
@@ -72,6 +76,11 @@ class ClassDataset:
         """Shape of one example."""
         return self.x.shape[1:]
 
+    @functools.cached_property
+    def checksum(self) -> int:
+        """Of examples and classes, by which a resumed run knows its data."""
+        return zlib.crc32(np.ascontiguousarray(self.x), zlib.crc32(self.counts))
+
     def __repr__(self):
         return (
             f"ClassDataset({self.num_classes} classes, {len(self.x)} examples "
@@ -90,12 +99,15 @@ class ClassDataset:
             indices: Integers, or a boolean for each class.
 
         Raises:
-            ValueError: If there are none, or one is out of range.
+            ValueError: If there are none, one is out of range or comes
+                twice.
         """
         indices = np.asarray(indices)
         if indices.dtype == bool and indices.shape == (self.num_classes,):
             indices = np.flatnonzero(indices)
-        if indices.dtype.kind not in "iu" and len(indices):
+        if indices.ndim != 1 or (
+            indices.dtype.kind not in "iu" and len(indices)
+        ):
             raise ValueError(
                 "`indices` must be integers, or a boolean for each of "
                 f"{self.num_classes} classes. Received: {indices.dtype} of "
@@ -110,6 +122,11 @@ class ClassDataset:
             )
         if not len(indices):
             raise ValueError("Expected at least one class. Received: none.")
+        if len(np.unique(indices)) < len(indices):
+            raise ValueError(
+                "Expected each class once, as an episode would have it under "
+                f"two labels otherwise. Received: {indices.tolist()}."
+            )
         return ClassDataset(
             np.concatenate([self.examples(i) for i in indices]),
             self.counts[indices],
@@ -144,8 +161,8 @@ class ClassDataset:
                 fewer examples than an episode takes, or a number is not a
                 positive integer.
         """
+        check_stream(spec, meta_batch_size, seed, start)
         self.check(spec)
-        check_stream(meta_batch_size, seed, start)
         return self.stream(spec, meta_batch_size, seed, start)
 
     def stream(self, spec, meta_batch_size, seed, start=0) -> tf.data.Dataset:
@@ -158,7 +175,9 @@ class ClassDataset:
         made = self._streams.get(arguments)
         # One made in a graph is of no use outside of it.
         if made is None or not tf.executing_eagerly():
-            made = task_stream(self._draw, *arguments, self.num_classes)
+            made = task_stream(
+                self._draw, *arguments, self.num_classes, self.checksum
+            )
             if tf.executing_eagerly():
                 self._streams[arguments] = made
                 if len(self._streams) > _STREAMS:
@@ -167,6 +186,7 @@ class ClassDataset:
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""
+        check_stream(spec, 1, seed, number)
         self.check(spec)
         return self._draw(spec, seed, number)
 
@@ -227,10 +247,12 @@ def _checked_examples(x):
             f"{x.dtype}. Pass `x.astype('float32')` if the values are to be "
             "used as they are."
         )
+    with np.errstate(over="ignore"):  # What is too large becomes infinite.
+        x = x.astype(np.float32)
     bad = ~np.isfinite(x).reshape(len(x), -1).all(1)
     if bad.any():
         raise ValueError(
-            "`x` must be finite. Received: NaN or infinity in "
+            "`x` must be finite as float32. Received: NaN or infinity in "
             f"{bad.sum()} examples, the first at index {bad.argmax()}."
         )
-    return x.astype(np.float32)
+    return x

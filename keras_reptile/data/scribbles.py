@@ -9,6 +9,7 @@ download, and has as many classes as one asks for.
 import numpy as np
 
 from keras_reptile.data.classes import ClassDataset
+from keras_reptile.integers import check_integer
 
 EXTENT = 28
 _MAX_STROKES = 4
@@ -42,16 +43,9 @@ def scribbles(
     train, test = kr.data.scribbles(500, seed=0), kr.data.scribbles(100, 1)
     ```
     """
-    for name, value, least in (
-        ("num_classes", num_classes, 1),
-        ("seed", seed, 0),
-        ("examples_per_class", examples_per_class, 1),
-    ):
-        if int(value) != value or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. Received: "
-                f"{name}={value!r}."
-            )
+    check_integer("num_classes", num_classes, 1)
+    check_integer("seed", seed, 0)
+    check_integer("examples_per_class", examples_per_class, 1)
     images = [
         _draw_class(np.random.default_rng([seed, index]), examples_per_class)
         for index in range(num_classes)

@@ -21,6 +21,7 @@ from keras_reptile.episodes import (
     draw_batches,
     fold_in,
 )
+from keras_reptile.integers import check_integer
 
 # Streams of random numbers of one wave; 2 is that of its inner batches.
 _WAVE, _SUPPORT, _QUERY = 3, 4, 5
@@ -42,11 +43,8 @@ class SineWaves:
     """
 
     def __init__(self, points: int = 50, distinct: bool = True):
-        if int(points) != points or points < 2:
-            raise ValueError(
-                "A grid needs at least two points, a whole number. Received: "
-                f"points={points!r}."
-            )
+        # A grid of one point has no step.
+        check_integer("points", points, 2)
         self.points = int(points)
         self.distinct = distinct
 
@@ -73,12 +71,13 @@ class SineWaves:
             ValueError: If a number is out of range, or the grid has fewer
                 points than are asked for.
         """
-        check_stream(meta_batch_size, seed, start)
+        check_stream(spec, meta_batch_size, seed, start)
         self._check(spec)
         return task_stream(self._draw, spec, meta_batch_size, seed, start, 1)
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""
+        check_stream(spec, 1, seed, number)
         self._check(spec)
         return self._draw(spec, seed, number)
 

@@ -3,11 +3,20 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_reptile.episodes import EpisodeSpec
+from keras_reptile.integers import check_integer
+
 _LAST = np.iinfo(np.int64).max
 
 
 def task_stream(
-    draw, spec, meta_batch_size: int, seed: int, start: int, num_classes: int
+    draw,
+    spec,
+    meta_batch_size: int,
+    seed: int,
+    start: int,
+    num_classes: int,
+    checksum: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of tasks, each a function of its number alone.
 
@@ -18,6 +27,7 @@ def task_stream(
         seed: An integer that names the stream.
         start: Elements to leave out at the beginning.
         num_classes: How many classes there are to draw from.
+        checksum: Of the data, where it is more than a few numbers.
 
     Returns:
         A dataset with `starting_at(meta_step)`, by which `fit` goes on where
@@ -26,9 +36,14 @@ def task_stream(
         what a checkpoint records of its episodes.
     """
 
+    # There is nothing in it for AutoGraph, which takes a quarter of a second.
+    @tf.autograph.experimental.do_not_convert
+    def drawn(episode):
+        return draw(spec, seed, episode)
+
     def batches(episodes, size):
         tasks = episodes.map(
-            lambda episode: draw(spec, seed, episode),
+            drawn,
             num_parallel_calls=2,
             deterministic=True,
         )
@@ -55,6 +70,7 @@ def task_stream(
             "meta_batch_size": meta_batch_size,
             "seed": seed,
             "start": start,
+            "checksum of the data": checksum,
         }
         tasks.starting_at = starting_at
         return tasks
@@ -71,19 +87,27 @@ def _without_autotuning():
     return options
 
 
-def check_stream(meta_batch_size, seed, start) -> None:
+def check_stream(spec, meta_batch_size, seed, start) -> None:
     """Refuses what names no stream.
 
     Raises:
-        ValueError: If a number is not an integer, or too small.
+        ValueError: If `spec` is no `EpisodeSpec`, or a number is not an
+            integer or out of range.
     """
-    for name, value, least in (
-        ("meta_batch_size", meta_batch_size, 1),
-        ("seed", seed, 0),
-        ("start", start, 0),
-    ):
-        if int(value) != value or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. "
-                f"Received: {name}={value!r}."
-            )
+    check_spec(spec)
+    check_integer("meta_batch_size", meta_batch_size, 1)
+    check_integer("seed", seed, 0)
+    check_integer("start", start, 0)
+
+
+def check_spec(spec) -> None:
+    """Refuses what is no `EpisodeSpec`.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(spec, EpisodeSpec):
+        raise ValueError(
+            "`spec` must be a `kr.EpisodeSpec`, the shape of an episode. "
+            f"Received: {spec!r}."
+        )
