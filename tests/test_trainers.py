@@ -5,12 +5,16 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
+import tensorflow as tf
+from absl import flags
 from test_data import TFDS, needs_omniglot
 from test_mini_imagenet import write_tree
 
-from keras_reptile import files
+from keras_reptile import files, scalars
+from trainers import algorithm_flags, curves, presets
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -76,8 +80,12 @@ def test_theory(tmp_path):
         assert 0.999 < found["cosine"][-1] <= 1.0
     picture = (tmp_path / "runs/theory.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
-    ended = run("theory", "--rates=1e-3", f"--logdir={tmp_path}/other")
+    ended = run("theory", "--rates=nan", "--rates=1", f"--logdir={tmp_path}/x")
+    assert ended.returncode == 2
     assert "two or more --rates" in ended.stdout + ended.stderr
+    ended = run("theory", "--strategy=mirrored", f"--logdir={tmp_path}/x")
+    assert ended.returncode == 2
+    assert "no --strategy" in ended.stdout + ended.stderr
     (tmp_path / "file").write_text("in the way")
     ended = run("theory", f"--logdir={tmp_path}/file/runs")
     said = ended.stdout + ended.stderr
@@ -162,8 +170,12 @@ def test_omniglot(tmp_path):
     assert ended.returncode == 0, ended.stderr
     for text in ("1-shot  inductive", "5-shot  transductive", "results.json"):
         assert text in ended.stdout
+    drawn = (tmp_path / "training.png").read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    logged = curves.logged(tmp_path / "test")
+    assert set(logged["test_accuracy/5-shot_transductive"]) == {2}
     other = run("omniglot", "--meta_iters=4", *arguments, "--resume")
-    assert other.returncode == 1
+    assert other.returncode == 2 and "Traceback" not in other.stderr
     assert "with the settings it was started with" in other.stderr
 
 
@@ -247,20 +259,19 @@ def test_mini_imagenet(tmp_path):
     entries = ("train_shots", "inner_batch", "inner_iters", "eval_batch")
     settings = results["settings"]
     assert [settings[name] for name in entries] == [15, 10, 8, 5]
-    drawn = (tmp_path / "run/validation.png").read_bytes()
+    drawn = (tmp_path / "run/training.png").read_bytes()
     assert drawn.startswith(b"\x89PNG")
     resumed = mini_imagenet(
-        tmp_path, "--meta_iters=4", "--resume", "--resize=nearest"
+        tmp_path, "--meta_iters=4", "--resume", "--eval_samples=3"
     )
     assert resumed.returncode == 0, resumed.stderr
     again = json.loads((tmp_path / "run/results.json").read_text())
-    assert again["scores"] == results["scores"]
+    assert again["scores"]["1-shot"]["inductive"]["num_episodes"] == 3
+    kept = json.loads((tmp_path / "run/results-1.json").read_text())
+    assert kept == results
 
 
-def test_the_papers_rows(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
-    from trainers import presets
-
+def test_the_papers_rows():
     entries = ("train_shots", "inner_batch", "inner_iters", "learning_rate")
     entries += ("meta_iters", "eval_batch", "shots")
     rows = {
@@ -271,6 +282,38 @@ def test_the_papers_rows(monkeypatch):
     assert rows["m55"] == [15, 10, 8, 1e-3, 100_000, 15, [5]]
     assert rows["o15"] == [10, 10, 5, 1e-3, 100_000, 5, [1, 5]]
     assert rows["o520"] == [10, 20, 10, 5e-4, 200_000, 10, [1, 5]]
+    assert rows["original"] == [0, 5, 20, 1e-3, 400_000, 5, [5]]
+
+
+@pytest.mark.parametrize(
+    ("given", "reduction"),
+    [((), "sum"), (("--algorithm=maml",), "mean"), (("--foml",), "sum")],
+)
+def test_rates_go_with_their_losses(given, reduction):
+    flags.FLAGS(["program", *given])
+    try:
+        settings = presets.OMNIGLOT["o15"] | algorithm_flags.replaced()
+        settings = algorithm_flags.complete(settings)
+    finally:
+        flags.FLAGS.unparse_flags()
+        for name in ("algorithm", "foml"):
+            flags.FLAGS[name].unparse()
+    assert settings["inner_reduction"] == reduction
+    assert settings["learning_rate"] == (0.2 if reduction == "mean" else 1e-3)
+
+
+def test_curves_have_every_step_and_the_last_of_each(tmp_path):
+    for steps in (range(30), range(20, 40)):  # Killed, and gone on with.
+        writer = scalars.Scalars(tmp_path)
+        writer.open(tf.distribute.get_strategy())
+        for step in steps:
+            writer.write(step, {"accuracy": step + len(steps)})
+        writer.close()
+        time.sleep(1)  # TensorFlow names its files by the second.
+    logged = curves.logged(tmp_path)["accuracy"]
+    expected = {s: s + (30 if s < 20 else 20) for s in range(40)}
+    assert logged == expected
+    assert curves.logged(tmp_path / "none") == {}
 
 
 def test_mini_imagenet_that_is_absent(tmp_path):
@@ -304,8 +347,9 @@ def test_what_cannot_be_is_refused_before_training():
     assert "multiple of --eval_interval" in ended.stdout + ended.stderr
     ended = run("omniglot", "--foml", "--foml_tail=10")
     assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
-    ended = run("omniglot", "--seed=-1")
+    ended = run("omniglot", "--seed=4294967296")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.returncode == 2
     two = ("--strategy=mirrored", "--devices=2")
     ended = run("omniglot", "--inner_state=carry", *two)
     assert "2 replicas by --strategy=mirr" in ended.stdout + ended.stderr

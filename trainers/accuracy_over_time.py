@@ -17,9 +17,9 @@ original's code took 27 hours on 2 cores is its users' report.
 import json
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
-from trainers import common
+from trainers import common, usage
 from trainers.usage import UsageError
 
 _PICTURE = flags.DEFINE_string(
@@ -35,6 +35,7 @@ _ORIGINAL_SECONDS = 27 * 3600
 
 
 def main(argv):
+    usage.refuse_flags("logdir", "resume", "seed", "strategy", "devices")
     paths = argv[1:]
     if not paths:
         raise UsageError(
@@ -78,7 +79,7 @@ def read(path) -> dict:
             "minutes": record["training_seconds"] / 60,
             "scores": scores,
         }
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "Expected the results.json of finished 5-way runs of "
             f"trainers.omniglot, with 1 and 5 shots. Received: {path} "
@@ -122,4 +123,4 @@ def report(runs):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main, takes_arguments=True)

@@ -16,21 +16,18 @@ Source: Nichol, Achiam & Schulman 2018, section 5.1.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy
+from trainers import common, plain_descent, strategy, usage
 from trainers.plain_descent import BATCH_SIZE, WAYS, Run
-from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
 
 _MEASURES = ("gradient_inner_product", "gradient_cosine", "gradient_transfer")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     plain_descent.meta_iters()  # Refused before anything is loaded.
     strategy.chosen()
     logdir = common.usable_logdir("agreement")
@@ -96,4 +93,4 @@ def report(results):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

@@ -73,8 +73,8 @@ def complete(settings: dict) -> dict:
 
     Returns:
         The settings with `algorithm`; the `queries` per class, `None` for
-        what is left of a class; `sgd` inside or not; the `outer_optimizer`;
-        and the shots of the `tail`, 0 for none.
+        what is left of a class; `sgd` inside or not; the `inner_reduction`;
+        the `outer_optimizer`; and the shots of the `tail`, 0 for none.
 
     Raises:
         UsageError: If a tail leaves nothing for the steps before it, or
@@ -97,6 +97,8 @@ def complete(settings: dict) -> dict:
         "algorithm": name,
         "queries": queries,
         "sgd": of_query_loss if _SGD.value is None else _SGD.value,
+        # The original descends sums; 0.2 is a rate for a mean.
+        "inner_reduction": "mean" if of_query_loss else "sum",
         "outer_optimizer": _OUTER.value or outer,
         "tail": tail,
     }

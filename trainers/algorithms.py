@@ -28,10 +28,10 @@ import subprocess
 import sys
 
 import keras
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, omniglot_folder, strategy
+from trainers import common, omniglot_folder, results_file, strategy, usage
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
@@ -101,9 +101,7 @@ def trainings() -> dict[str, Training]:
     return found
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     known = trainings()
     names = _ONLY.value or list(known)
     if set(names) - set(known):
@@ -128,7 +126,7 @@ def main(argv):
     common.stop_on_sigterm(logdir)
     results = {name: in_own_process(name, logdir / name) for name in names}
     report(results)
-    path = common.write_results(logdir, results)
+    path = results_file.write(logdir, results)
     print(f"Results: {path}.")
 
 
@@ -139,7 +137,8 @@ def in_own_process(name, logdir) -> dict:
         print(f"{name}...", flush=True)
         command = [
             *(sys.executable, "-m", "trainers.algorithms", "--here"),
-            *(f"--only={name}", f"--logdir={logdir}"),
+            # What an interrupted one has left is for --resume to allow.
+            *(f"--only={name}", f"--logdir={logdir}", "--resume"),
             f"--meta_iters={_META_ITERS.value}",
             f"--eval_samples={_EVAL_SAMPLES.value}",
             f"--seed={common.SEED.value}",
@@ -152,11 +151,15 @@ def in_own_process(name, logdir) -> dict:
             raise SystemExit(f"The training {name!r} ended with code {code}.")
     record = json.loads(path.read_text())
     flags_then = record["flags"]
-    for flag in ("meta_iters", "eval_samples", "seed"):
-        if flags_then[flag] != flags.FLAGS[flag].value:
+    flags_now = {
+        flag: flags.FLAGS[flag].value
+        for flag in ("meta_iters", "eval_samples", "seed")
+    }
+    for flag, value in {**flags_now, "only": [name]}.items():
+        if flags_then[flag] != value:
             raise UsageError(
-                f"{path} is of --{flag}={flags_then[flag]}. Received: "
-                f"--{flag}={flags.FLAGS[flag].value}. Give another --logdir."
+                f"{path} is of --{flag}={flags_then[flag]}. Expected: "
+                f"--{flag}={value}. Give another --logdir."
             )
     return record
 
@@ -176,7 +179,7 @@ def carry_out(name, training, logdir):
         label: kr.evaluate(model, omniglot.test, protocol(training, *what))
         for label, what in training.scored.items()
     }
-    common.write_results(
+    results_file.write(
         logdir,
         {
             "meta_iters_per_second": history["meta_steps_per_second"][-1],
@@ -184,7 +187,9 @@ def carry_out(name, training, logdir):
             "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * 1024,
             "scores": {
-                label: {mode: common.summary(s) for mode, s in modes.items()}
+                label: {
+                    mode: results_file.summary(s) for mode, s in modes.items()
+                }
                 for label, modes in scores.items()
             },
         },
@@ -244,4 +249,4 @@ def report(results):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

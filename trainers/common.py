@@ -1,22 +1,19 @@
-"""What the programs share: flags, callbacks, tables and results files."""
+"""What the programs share: flags, folders, callbacks, tables and pictures."""
 
 import atexit
-import json
 import os
 import pathlib
-import platform
 import signal
 import sys
 from typing import NoReturn
 
 import keras
-import tensorflow as tf
 from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import files
 from trainers import strategy
-from trainers.usage import UsageError
+from trainers.usage import UsageError, refuse_flags
 
 flags.adopt_module_key_flags(strategy)
 
@@ -26,13 +23,25 @@ LOGDIR = flags.DEFINE_string(
     "Folder of checkpoints, TensorBoard logs and results.json. A folder that "
     "holds a run already is refused without --resume. (default: runs/NAME)",
 )
+flags.DEFINE_alias("checkpoint", "logdir")  # The original's name for it.
 SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the initial weights and of the episodes.", lower_bound=0
+    "seed",
+    0,
+    "Of the initial weights and of the episodes.",
+    lower_bound=0,
+    upper_bound=2**32 - 1,  # As Keras has it.
 )
 RESUME = flags.DEFINE_boolean(
     "resume", False, "Goes on from the newest checkpoint in --logdir, if any."
 )
 
+# What tells that a folder has been used, also by a program's children.
+_WRITTEN = (
+    "results.json",
+    "*.npz",
+    "*/results.json",
+    "**/events.out.tfevents*",
+)
 _taken = []
 
 
@@ -49,14 +58,16 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
     """
     logdir = os.path.expanduser(LOGDIR.value or f"runs/{name}")
     folder = pathlib.Path(logdir)
-    found = sorted([*folder.glob("results.json"), *folder.glob("*.npz")])
+    if not resumable:
+        refuse_flags("resume")
     if not strategy.is_chief():
         return logdir
+    found = sorted(p for name in _WRITTEN for p in folder.glob(name))
     if found and not (resumable and RESUME.value):
         go_on = "Go on with it by --resume, or start" if resumable else "Start"
         raise UsageError(
-            f"{logdir} holds a run already ({found[-1].name}). {go_on} "
-            "another one with another --logdir."
+            f"{logdir} holds a run already ({found[-1].relative_to(folder)}). "
+            f"{go_on} another one with another --logdir."
         )
     _take(folder)
     return logdir
@@ -136,38 +147,6 @@ def print_table(title: str, header: list, rows: list) -> None:
 def percent(scores: kr.Scores) -> str:
     """Mean and interval as the paper prints them."""
     return f"{100 * scores.mean:.2f} +- {100 * scores.ci95:.2f}"
-
-
-def summary(scores: kr.Scores) -> dict:
-    """What a results file holds of a set of scores."""
-    return {
-        "mean": scores.mean,
-        "ci95": scores.ci95,
-        "num_episodes": scores.num_episodes,
-        "mean_before": scores.mean_before,
-    }
-
-
-def write_results(logdir, results: dict) -> pathlib.Path:
-    """Writes `results.json`, with flags and versions; the chief does."""
-    path = pathlib.Path(logdir) / "results.json"
-    settings = {
-        name: flag.value
-        for name, flag in flags.FLAGS._flags().items()
-        if flags.FLAGS.find_module_defining_flag(name) == sys.argv[0]
-        or "trainers" in (flags.FLAGS.find_module_defining_flag(name) or "")
-    }
-    versions = {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "keras_reptile": kr.__version__,
-    }
-    record = {**results, "flags": settings, "versions": versions}
-    if strategy.is_chief():
-        with files.atomic_write(path, "w") as file:
-            json.dump(record, file, indent=2)
-    return path
 
 
 def new_figure(columns: int, rows: int = 1, **settings):

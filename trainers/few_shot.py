@@ -10,7 +10,7 @@ import keras
 from absl import flags
 
 import keras_reptile as kr
-from trainers import common, presets, strategy
+from trainers import common, curves, presets, score_table, strategy
 from trainers.usage import UsageError
 
 _REPLACEMENT = flags.DEFINE_boolean(
@@ -98,7 +98,12 @@ def run(title, network, splits, settings, logdir) -> None:
     if trainer.preempted:
         common.stop(logdir)
     scores, seconds = evaluate(model, splits.test, settings)
-    report(title, scores, logdir, settings, trainer.seconds, seconds)
+    score_table.report(
+        title, scores, logdir, settings, trainer.seconds, seconds
+    )
+    if strategy.is_chief():
+        score_table.log(scores, logdir, settings["meta_iters"])
+        curves.draw(logdir, steps_per_epoch(settings))
 
 
 def build_model(network, settings) -> kr.MetaModel:
@@ -126,7 +131,7 @@ def build_model(network, settings) -> kr.MetaModel:
         inner_optimizer=inner,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        inner_reduction="sum",
+        inner_reduction=settings["inner_reduction"],
         inner_weight_decay=_WEIGHT_DECAY.value,
         # mini-ImageNet's network, which is not compiled otherwise, has to be.
         jit_compile=True if _CONVOLUTION_DTYPE.value else "auto",
@@ -198,7 +203,7 @@ def train(model, splits, settings, spec, logdir) -> kr.MetaTrainer:
     stream = splits.train.episodes(
         spec, settings["meta_batch"], common.SEED.value
     )
-    steps = min(_EVAL_INTERVAL.value, settings["meta_iters"])
+    steps = steps_per_epoch(settings)
     model.fit(
         stream,
         steps_per_epoch=steps,
@@ -207,6 +212,11 @@ def train(model, splits, settings, spec, logdir) -> kr.MetaTrainer:
         verbose=common.verbosity(),
     )
     return trainer
+
+
+def steps_per_epoch(settings) -> int:
+    """Meta-iterations from one line of the log to the next."""
+    return min(_EVAL_INTERVAL.value, settings["meta_iters"])
 
 
 def evaluate(model, test, settings):
@@ -218,39 +228,3 @@ def evaluate(model, test, settings):
             model, test, protocol(settings, shots, settings["eval_samples"])
         )
     return scores, time.perf_counter() - start
-
-
-def report(
-    title, scores, logdir, settings, training_seconds, evaluation_seconds
-):
-    """Prints the table and writes it beside the checkpoints."""
-    rows = [
-        [f"{shots}-shot", mode, common.percent(score), score.num_episodes]
-        for shots, modes in scores.items()
-        for mode, score in sorted(modes.items())
-    ]
-    common.print_table(
-        f"{title}, {settings['classes']}-way, after "
-        f"{settings['meta_iters']} meta-iterations: accuracy in percent",
-        ["shots", "mode", "mean +- 95 % interval", "episodes"],
-        rows,
-    )
-    common.say(
-        f"Training took {training_seconds:.0f} s, evaluation "
-        f"{evaluation_seconds:.0f} s."
-    )
-    path = common.write_results(
-        logdir,
-        {
-            "settings": settings,
-            "training_seconds": training_seconds,
-            "evaluation_seconds": evaluation_seconds,
-            "scores": {
-                f"{shots}-shot": {
-                    mode: common.summary(score) for mode, score in modes.items()
-                }
-                for shots, modes in scores.items()
-            },
-        },
-    )
-    common.say(f"Results: {path}. Watch with: tensorboard --logdir {logdir}")

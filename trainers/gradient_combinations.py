@@ -15,10 +15,10 @@ Source: Nichol, Achiam & Schulman 2018, section 6.2 and Fig. 3.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy
+from trainers import common, plain_descent, strategy, usage
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
@@ -28,9 +28,7 @@ _ONLY = flags.DEFINE_multi_string(
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     plain_descent.meta_iters()  # Refused before anything is loaded.
     strategy.chosen()
     runs = [run for run in all_runs() if run.name in _ONLY.value]
@@ -119,4 +117,4 @@ def report(results):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

@@ -33,7 +33,7 @@ import sys
 import threading
 import time
 
-from absl import app, flags
+from absl import flags
 
 from trainers import usage
 
@@ -308,4 +308,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main, takes_arguments=True)

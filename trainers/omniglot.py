@@ -10,15 +10,17 @@ Schulman 2018, appendix A), and any flag given besides replaces its entry.
 Both shot numbers of the paper and both ways to score are reported from one
 run, since the trained weights are the same: o15 = o55 and o120 = o520.
 
-Flags have the names of the original's (openai/supervised-reptile), so that
-its commands translate one to one: --train-shots 10 is --train_shots=10.
+Flags have the names of the original's (openai/supervised-reptile), with
+underscores; --preset=original starts from its defaults, and with it a command
+of the original means the same here. --pretrained is --resume on a finished
+run. --seed chooses initial weights and episodes, the original's the characters,
+which are always those of its seed 0 here.
 """
 
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, few_shot, omniglot_folder, presets
-from trainers.usage import UsageError
+from trainers import common, few_shot, omniglot_folder, presets, usage
 
 presets.define(presets.OMNIGLOT, default="o15")
 for _module in (common, few_shot, omniglot_folder, presets):
@@ -39,9 +41,7 @@ _SPLIT = flags.DEFINE_enum(
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     settings = few_shot.chosen(presets.OMNIGLOT)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     common.stop_on_sigterm(logdir)
@@ -55,4 +55,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

@@ -18,12 +18,11 @@ rates for it are not published with the code; these are those of Fig. 3.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy
+from trainers import common, plain_descent, strategy, usage
 from trainers.plain_descent import BATCH_SIZE, WAYS, Run
-from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
 flags.set_default(plain_descent.POINTS, 1)
@@ -44,9 +43,7 @@ _PANELS = {
 }
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     plain_descent.meta_iters()  # Refused before anything is loaded.
     strategy.chosen()
     logdir = common.usable_logdir("overlap")
@@ -154,4 +151,4 @@ def report(panel, runs, results):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

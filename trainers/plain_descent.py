@@ -18,7 +18,7 @@ from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import workers
-from trainers import common, omniglot_folder, strategy
+from trainers import common, omniglot_folder, results_file, strategy
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
@@ -231,7 +231,9 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     for run in runs:
         if run.name not in done:
             done[run.name] = carry_out(run, omniglot, classes, logdir)
-            common.write_results(logdir, {"settings": settings, "runs": done})
+            results_file.write(
+                logdir, {"settings": settings, "runs": done}, replace=True
+            )
     return {run.name: done[run.name] for run in runs}
 
 

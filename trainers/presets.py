@@ -43,7 +43,20 @@ _MINI_IMAGENET = {
     "train_shots": 15,
     "inner_iters": 8,
 }
+# What the original takes where its command line says nothing else.
+_ORIGINAL = {
+    **_FIVE_WAY,
+    "shots": [5],
+    "train_shots": 0,
+    "inner_batch": 5,
+    "inner_iters": 20,
+    "meta_step": 0.1,
+    "meta_step_final": 0.1,
+    "meta_batch": 1,
+    "meta_iters": 400_000,
+}
 OMNIGLOT = {
+    "original": _ORIGINAL,
     "fast5": _FAST_FIVE_WAY,
     "o15": _FIVE_WAY,
     "o55": _FIVE_WAY,
@@ -52,6 +65,7 @@ OMNIGLOT = {
 }
 # Of one training, but with inner batches of their own at evaluation.
 MINI_IMAGENET = {
+    "original": _ORIGINAL,
     "m15": _MINI_IMAGENET,
     "m55": {**_MINI_IMAGENET, "shots": [5], "eval_batch": 15},
 }
@@ -108,7 +122,7 @@ def define(table: dict, default: str) -> None:
         "preset",
         default,
         sorted(table),
-        "Row of the paper's table to start from.",
+        "Row of the paper's table to start from, or the original's defaults.",
     )
     for name, (kind, text, lower_bound) in _ENTRIES.items():
         kind(name, None, _said(table, name, text), lower_bound=lower_bound)

@@ -12,11 +12,10 @@ with the same network trained from scratch on the same drawings.
 import time
 
 import keras
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, strategy
-from trainers.usage import UsageError
+from trainers import common, results_file, strategy, usage
 
 for _name in ("logdir", "seed", "resume", "strategy", "devices"):
     flags.declare_key_flag(_name)
@@ -33,9 +32,7 @@ _TRAIN_CLASSES = flags.DEFINE_integer(
 _WAYS, _SHOTS = 5, (1, 5)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     start = time.perf_counter()
     devices = strategy.chosen()
     logdir = common.usable_logdir("quickstart")
@@ -128,13 +125,13 @@ def report(scratch, reptile, logdir, seconds):
         rows,
     )
     results = {
-        name: {f"{n}-shot": common.summary(s) for n, s in scores.items()}
+        name: {f"{n}-shot": results_file.summary(s) for n, s in scores.items()}
         for name, scores in (("scratch", scratch), ("reptile", reptile))
     }
-    path = common.write_results(logdir, {**results, "seconds": seconds})
+    path = results_file.write(logdir, {**results, "seconds": seconds})
     common.say(f"Took {seconds:.0f} s. Results: {path}.")
     common.say(f"Watch with: tensorboard --logdir {logdir}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

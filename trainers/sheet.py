@@ -8,12 +8,11 @@ A row is a class; its pictures are ten drawings of it.
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import files
-from trainers import common, omniglot_folder
-from trainers.usage import UsageError
+from trainers import common, omniglot_folder, usage
 
 flags.declare_key_flag("seed")
 flags.adopt_module_key_flags(omniglot_folder)
@@ -32,9 +31,8 @@ def sheet(classes: kr.data.ClassDataset) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
+    usage.refuse_flags("logdir", "resume", "strategy", "devices")
     left = sheet(kr.data.scribbles(_ROWS, seed=common.SEED.value))
     right = sheet(kr.data.omniglot(omniglot_folder.DATA_DIR.value).test)
     gap = np.full((len(left), 12), 255, np.uint8)
@@ -45,4 +43,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

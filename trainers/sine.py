@@ -19,11 +19,10 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
-from trainers import common, strategy
-from trainers.usage import UsageError
+from trainers import common, results_file, strategy, usage
 
 for _name in ("logdir", "seed", "strategy", "devices"):
     flags.declare_key_flag(_name)
@@ -46,9 +45,7 @@ _TEN_POINTS = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=5)
 _TEST = kr.EpisodeSpec(ways=1, shots=10, queries=50, inner_steps=32)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
     strategy.chosen()
     logdir = pathlib.Path(common.usable_logdir("sine", resumable=False))
     figure, axes = common.new_figure(4, sharey=True)
@@ -61,7 +58,7 @@ def main(argv):
         draw(panel, name, model)
     report(results)
     common.save_figure(figure, logdir / "sine.png")
-    path = common.write_results(logdir, results)
+    path = results_file.write(logdir, results)
     common.say(f"Picture: {logdir / 'sine.png'}. Results: {path}.")
 
 
@@ -199,4 +196,4 @@ def report(results):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

@@ -19,11 +19,11 @@ import pathlib
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import analysis
-from trainers import common
+from trainers import common, results_file, usage
 from trainers.usage import UsageError
 
 for _name in ("logdir", "seed"):
@@ -53,11 +53,10 @@ _ALGORITHMS = ("maml", "fomaml", "reptile")
 _BATCH_SIZE = 10  # Of the grid's 50 points, so that 5 batches are disjoint.
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise UsageError(f"Expected flags only, got {argv[1:]}.")
+def main():
+    usage.refuse_flags("strategy", "devices")  # It measures on one.
     rates = sorted(set(_RATES.value), reverse=True)
-    if len(rates) < 2:
+    if len(rates) < 2 or not np.isfinite(rates).all():
         raise UsageError(
             "A slope needs two or more --rates that differ. Received: "
             f"{_RATES.value}."
@@ -73,7 +72,7 @@ def main(argv):
         draw(panel, batches, rates, results[batches])
     report(results, rates)
     common.save_figure(figure, logdir / "theory.png")
-    path = common.write_results(logdir, {"rates": rates, "batches": results})
+    path = results_file.write(logdir, {"rates": rates, "batches": results})
     print(f"Picture: {logdir / 'theory.png'}. Results: {path}.")
 
 
@@ -173,4 +172,4 @@ def report(results, rates):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    usage.run(main)

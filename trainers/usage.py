@@ -1,6 +1,8 @@
-"""A command line that cannot be carried out."""
+"""A command line that cannot be carried out, and what a program says then."""
 
-from absl import app
+import sys
+
+from absl import app, flags
 
 EXIT_CODE = 2
 
@@ -15,3 +17,60 @@ class UsageError(app.UsageError):
 
     def __init__(self, message: str):
         super().__init__(message, exitcode=EXIT_CODE)
+
+
+def run(main, takes_arguments: bool = False) -> None:
+    """Runs a program, as `absl.app.run`, to an exit code that tells.
+
+    What the library refuses is the command line's fault, or the data's, and
+    ends the program as a `UsageError` does, without a traceback.
+
+    Args:
+        main: The program; what it returns is the exit code.
+        takes_arguments: Whether `main` takes `argv`, with what the command
+            line has besides flags. Without, that is refused.
+    """
+
+    def refusing(argv):
+        if len(argv) > 1 and not takes_arguments:
+            raise UsageError(f"Expected flags only, got {argv[1:]}.")
+        try:
+            return main(argv) if takes_arguments else main()
+        except ValueError as error:
+            if not _is_refusal(error):
+                raise
+            raise UsageError(str(error)) from None
+
+    app.run(refusing, flags_parser=_parse)
+
+
+def refuse_flags(*names: str) -> None:
+    """Refuses flags that other programs have and this one would ignore.
+
+    Raises:
+        UsageError: If one of them was given.
+    """
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UsageError(f"This program has no --{name}. Leave it out.")
+
+
+def _is_refusal(error):
+    """Whether it is raised by this project itself, not by what it uses."""
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("keras_reptile", "trainers", "__main__")
+
+
+def _parse(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_ended(error))
+
+
+def _ended(error):
+    print(f"{error}\nThe flags are listed by --helpshort.", file=sys.stderr)
+    return EXIT_CODE
