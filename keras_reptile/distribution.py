@@ -126,7 +126,11 @@ def _chosen(dataset, positions):
             lambda x: tf.gather(x, tf.constant(positions)), tasks
         )
 
-    return dataset.map(choose, num_parallel_calls=2).unbatch().prefetch(4)
+    # Not `unbatch`, in which empty query sets end the process.
+    each = dataset.map(choose, num_parallel_calls=2).flat_map(
+        tf.data.Dataset.from_tensor_slices
+    )
+    return each.prefetch(4)
 
 
 def replica_number() -> tf.Tensor:

@@ -110,25 +110,26 @@ class TaskMetrics:
         self._nonfinite.update_state(failed)
         inner = tf.stack([state.loss for state in adapted])
         inner = _zero_unless(counted, inner / tasks.batches.shape[1])
-        self._inner_loss.update_state(inner, tf.cast(counted, tf.float32))
+        self._inner_loss.update_state(inner, _weight(counted))
         each = tasks.query.x.shape[1]
         self.of_queries = each > 0
         if not self.of_queries:
             return
-        x = tf.unstack(tasks.query.x)
-        outputs = [predict(state, x) for state, x in zip(adapted, x)]
-        # One update for all tasks, whose queries are as one batch to metrics.
-        y = tasks.query.y
-        y = tf.reshape(y, (-1, *y.shape[2:]))
-        counted_queries = tf.repeat(counted, each)
-        outputs = _zero_unless(counted_queries, tf.concat(outputs, 0))
-        losses = self._loss_function(y, outputs)
-        losses = _zero_unless(counted_queries, losses)
-        weights = tf.cast(counted_queries, tf.float32)
-        self._loss.update_state(losses, weights)
+        x, y = (tf.unstack(part, len(adapted)) for part in tasks.query)
+        outputs = [
+            _zero_unless(counted[t], predict(state, x[t]))
+            for t, state in enumerate(adapted)
+        ]
+        # By task, as a loss may look at the other examples of its batch.
+        losses = tf.concat(list(map(self._loss_function, y, outputs)), 0)
+        weights = tf.repeat(_weight(counted), each)
+        self._loss.update_state(_zero_unless(weights > 0, losses), weights)
         for metric in self._of_queries:
-            if _takes_weights(metric):
-                metric.update_state(y, outputs, sample_weight=weights)
+            if type(metric) in _ACCURACIES.values():
+                # Means over examples, for which all tasks are one batch.
+                metric.update_state(
+                    tf.concat(y, 0), tf.concat(outputs, 0), weights
+                )
             else:
                 _update_by_task(counted, metric, y, outputs)
 
@@ -149,12 +150,12 @@ class TaskMetrics:
 
 
 def _update_by_task(counted, metric, y, outputs):
-    """For a metric that takes no weights, such as one of 0."""
-    tasks = counted.shape[0]
-    for counts, *of_task in zip(
-        tf.unstack(counted), tf.split(y, tasks), tf.split(outputs, tasks)
-    ):
-        _update_if(counts, metric, *of_task)
+    for counts, *of_task in zip(tf.unstack(counted), y, outputs):
+        if _takes_weights(metric):
+            weights = tf.fill(tf.shape(of_task[1])[:1], _weight(counts))
+            metric.update_state(*of_task, sample_weight=weights)
+        else:  # Such as one that is no mean.
+            _update_if(counts, metric, *of_task)
 
 
 def _update_if(counts, metric, y, outputs):
@@ -165,11 +166,13 @@ def _update_if(counts, metric, y, outputs):
     tf.cond(counts, update, lambda: tf.constant(0))
 
 
+def _weight(counts):
+    return tf.cast(counts, tf.float32)
+
+
 def _zero_unless(counted, values):
-    """Rows of those that are not counted become 0."""
     # Not by a factor: 0 times NaN is NaN.
-    shape = [-1] + [1] * (len(values.shape) - 1)
-    return tf.where(tf.reshape(counted, shape), values, tf.zeros_like(values))
+    return tf.where(counted, values, tf.zeros_like(values))
 
 
 def _takes_weights(metric):

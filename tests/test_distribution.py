@@ -1,5 +1,7 @@
 """Several replicas: the weights, the logs and the scores of one device."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -125,6 +127,19 @@ def test_a_dataset_of_ones_own(strategy):
     with strategy.scope():
         shared, _ = trained(3, tasks())
     assert_same(all_values(alone), all_values(shared), exact=False)
+
+
+def test_a_dataset_that_ends_without_queries(strategy):
+    def losses():
+        spec = dataclasses.replace(STREAM["spec"], queries=0)
+        ending = CLASSES.episodes(spec, meta_batch_size=3).take(2)
+        return meta_model().evaluate(ending, return_dict=True, verbose=0)
+
+    alone = losses()
+    assert set(alone) == {"inner_loss", "inner/nonfinite_tasks"}
+    with strategy.scope():
+        shared = losses()
+    np.testing.assert_allclose(shared["inner_loss"], alone["inner_loss"], 1e-5)
 
 
 def test_an_outer_optimizer_with_a_state(strategy):

@@ -120,3 +120,72 @@ def test_other_metrics_leave_them_out():
     expected = fit(alone, without([1])).history
     assert history["seen"] == [3 * 2 * 6]
     np.testing.assert_allclose(history["top"], expected["accuracy"])
+
+
+class Tasks(keras.metrics.Metric):
+    """How often it was updated by something that counts."""
+
+    def __init__(self):
+        super().__init__(name="tasks")
+        self.total = self.add_weight(initializer="zeros")
+
+    def update_state(self, y, outputs, sample_weight=None):
+        # Of one task: a row of queries for each way.
+        keras.ops.reshape(outputs, (SPEC.ways, SPEC.queries, -1))
+        self.total.assign_add(keras.ops.max(sample_weight))
+
+    def result(self):
+        return self.total
+
+
+def of_the_batch(y, outputs):
+    """A loss that looks at the other examples of its batch."""
+    centred = outputs - tf.reduce_mean(outputs, 0)
+    return keras.losses.sparse_categorical_crossentropy(y, centred, True)
+
+
+def test_losses_and_metrics_see_a_task_at_a_time():
+    def model(metrics):
+        model = meta_model(metrics=metrics)
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.0),
+            inner_optimizer=keras.optimizers.SGD(0.02),
+            loss=of_the_batch,
+            metrics=metrics,
+            jit_compile=False,
+        )
+        return model
+
+    history = fit(model([Tasks()]), stream([1])).history
+    assert history["tasks"] == [3 * 2]
+    by_task = [
+        model(None).evaluate(tasks.take(3), return_dict=True, verbose=0)["loss"]
+        for tasks in (without([1, 2]), without([0, 1]))
+    ]
+    np.testing.assert_allclose(history["loss"], np.mean(by_task), 1e-5)
+
+
+def test_targets_of_unknown_width_are_trained_on():
+    def loss(y, outputs):
+        return tf.reduce_sum((y - outputs) ** 2, -1)
+
+    model = meta_model(metrics=None)
+    model.compile(loss=loss, inner_optimizer="sgd", jit_compile=False)
+    tasks = next(iter(CLASSES.episodes(SPEC, 3, seed=1)))
+    tasks = tf.nest.map_structure(lambda x: x.numpy(), tasks)
+    support, query = (
+        part._replace(y=np.eye(3, dtype="float32")[part.y])
+        for part in (tasks.support, tasks.query)
+    )
+    tasks = kr.Task(support, query, tasks.batches)
+    signature = tf.nest.map_structure(
+        tf.TensorSpec.from_tensor,
+        kr.Task(*(tf.nest.map_structure(tf.constant, part) for part in tasks)),
+    )
+    unknown = tf.TensorSpec((*query.y.shape[:2], None))
+    signature = signature._replace(query=signature.query._replace(y=unknown))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([tasks] * 4), output_signature=signature
+    )
+    history = fit(model, dataset.repeat()).history
+    assert np.isfinite(history["loss"]).all()
