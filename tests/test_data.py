@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -55,7 +56,9 @@ GOOD = np.zeros((4, 2), "float32")
         (GOOD[:, 0], [4], r"shape \(4,\)"),
         (GOOD[:0], [], "at least one"),
         (GOOD, [3], "add up.*3, but x has 4"),
-        (GOOD, [4, 0], "positive number"),
+        (GOOD, [4, 0], "positive integer"),
+        (GOOD, [1.9, 2.9], "positive integer"),
+        (np.full((4, 2), 1e39), [4], "finite as float32.*in 4 examples"),
     ],
 )
 def test_arrays_that_make_no_classes_are_refused(x, counts, text):
@@ -84,6 +87,8 @@ def test_labels_that_name_no_classes_are_refused(y, text):
         ({}, {"meta_batch_size": 0}, "meta_batch_size=0"),
         ({}, {"start": -1}, "start=-1"),
         ({}, {"seed": 0.5}, "seed.*0.5"),
+        ({}, {"seed": 2**63}, r"less than 2\*\*63"),
+        ({}, {"meta_batch_size": "five"}, "'five'"),
     ],
 )
 def test_episodes_that_cannot_be_drawn_are_refused(spec, arguments, text):
@@ -91,6 +96,44 @@ def test_episodes_that_cannot_be_drawn_are_refused(spec, arguments, text):
     spec = kr.EpisodeSpec(**{"ways": 2, "shots": 1, **spec})
     with pytest.raises(ValueError, match=text):
         classes.episodes(spec, **arguments)
+
+
+@pytest.mark.parametrize("data", ["classes", "waves"])
+def test_what_is_no_spec_is_refused(data):
+    data = {
+        "classes": kr.data.ClassDataset(GOOD, [2, 2]),
+        "waves": kr.data.SineWaves(),
+    }[data]
+    for refused in (data.episodes, data.episode):
+        with pytest.raises(ValueError, match="`kr.EpisodeSpec`.*None"):
+            refused(None)
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (lambda: kr.data.scribbles(2.0), "num_classes=2.0"),
+        (lambda: kr.data.scribbles(2, seed=None), "seed=None"),
+        (lambda: kr.data.SineWaves(None), "points=None"),
+        (lambda: kr.data.SineWaves(1), "at least 2.*points=1"),
+        (lambda: kr.data.from_arrays(3, [1]), r"x of shape \(\)"),
+        (lambda: kr.Protocol(ways=2, shots=1, num_episodes=1), "num_episodes"),
+        (lambda: kr.Protocol(ways=2, shots=1, seed="x"), "seed='x'"),
+        (lambda: kr.Protocol(ways=2, shots=1, queries=0), "queries=0"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(function, text):
+    with pytest.raises(ValueError, match=text):
+        function()
+
+
+def test_a_class_comes_once():
+    classes = kr.data.ClassDataset(GOOD, [2, 1, 1])
+    assert classes.subset([2, 0]).names == ["2", "0"]
+    with pytest.raises(ValueError, match=r"each class once.*\[0, 1, 0\]"):
+        classes.subset([0, 1, 0])
+    with pytest.raises(ValueError, match=r"int64 of shape \(1, 2\)"):
+        classes.subset([[0, 1]])
 
 
 def test_scribbles_are_a_function_of_seed_and_class():
@@ -153,6 +196,24 @@ def test_absent_omniglot_names_both_remedies(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds, "load", load)
     with pytest.raises(ValueError, match="network.*or copy a prepared folder"):
+        kr.data.omniglot(tmp_path, cache_dir=tmp_path)
+
+
+def test_damaged_omniglot_names_the_folder(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    path = tmp_path / "omniglot.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(bytes(100))
+    path.write_bytes(path.read_bytes()[:50])
+    alphabet = types.SimpleNamespace(names=["Greek"])
+    info = types.SimpleNamespace(
+        features={"alphabet": alphabet}, data_dir="/tfds/omniglot/3.0.0"
+    )
+    dataset = tf.data.TFRecordDataset(str(path))
+    monkeypatch.setattr(tfds, "load", lambda *args, **kwargs: (dataset, info))
+    text = "/tfds/omniglot/3.0.0, which cannot.*remove that folder.*DataLoss"
+    with pytest.raises(ValueError, match=text):
         kr.data.omniglot(tmp_path, cache_dir=tmp_path)
 
 

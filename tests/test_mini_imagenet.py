@@ -1,7 +1,11 @@
 """Mini-ImageNet on small trees and pickles of the same layout."""
 
 import os
+import pathlib
 import pickle
+import pwd
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -176,6 +180,73 @@ def test_of_many_bad_files_ten_are_named(tree, load):
         load(tree)
 
 
+def header_of(width, height):
+    """The start of a PNG, which is all that its size can be seen by."""
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\1\0\0\0\0" + bytes(4)
+
+
+def test_files_that_stand_for_too_many_pixels_are_named(tree, load):
+    png, jpeg = one(tree, "train", 0), one(tree, "val", 1)
+    png.write_bytes(header_of(20_000, 10_000))
+    content = jpeg.read_bytes()
+    size = content.index(b"\xff\xc0") + 5
+    huge = content[:size] + b"\xc3\x50" * 2 + content[size + 4 :]
+    jpeg.write_bytes(huge)
+    one(tree, "test", 2).write_bytes(header_of(20_000, 10_000)[:20])
+    with pytest.raises(ValueError, match="3 that cannot be read") as error:
+        load(tree)
+    assert f"{png}: 20000 by 10000, above 50,000,000" in str(error.value)
+    assert f"{jpeg}: 50000 by 50000, above 50,000,000" in str(error.value)
+
+
+def test_as_many_pixels_as_may_be(tree, load, monkeypatch):
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 100 * 75)
+    load(tree)
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 60 * 91)
+    path = tree.parent / "image.JPEG"
+    for width, problem in ((91, None), (92, "92 by 60, above 5,460 pixels")):
+        image = picture(np.random.default_rng(4), 60, width)
+        for encode in (tf.io.encode_jpeg, tf.io.encode_png):
+            path.write_bytes(encode(image).numpy())
+            assert image_files.decode(path, "nearest", EXTENT)[1] == problem
+
+
+def test_a_pipe_is_not_waited_for(tree, load):
+    pipe = tree / "val" / WNIDS["val"][0] / "pipe.JPEG"
+    os.mkfifo(pipe)
+    # So that whoever does read it comes to an end.
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"",))
+    writer.start()
+    try:
+        with pytest.raises(ValueError, match="pipe.JPEG: no file but a pipe"):
+            load(tree)
+    finally:
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
+
+
+def test_folders_that_may_not_be_listed_are_named(tree, load, monkeypatch):
+    # Root may list every folder, and tests may be root's.
+    closed = [tree / "val" / WNIDS["val"][0], tree / "test"]
+    iterdir = pathlib.Path.iterdir
+
+    def refusing(path):
+        if path in closed:
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refusing)
+    for classes in ("any", "paper"):
+        with pytest.raises(ValueError, match="2 that cannot be read") as error:
+            load(tree, classes=classes)
+        for path in closed:
+            assert f"{path}: Permission denied" in str(error.value)
+    closed.append(tree.parent)
+    with pytest.raises(ValueError, match="cannot be listed .Permission denied"):
+        load(tree.parent)
+
+
 def test_a_link_that_leads_nowhere_is_a_bad_file(tree, load):
     link = tree / "val" / WNIDS["val"][0] / "link.jpg"
     link.symlink_to(tree / "absent.jpg")
@@ -218,6 +289,78 @@ def test_the_cache_notices_a_changed_file(tree, load, tmp_path, monkeypatch):
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     np.testing.assert_array_equal(load(tree).train.x, changed.train.x)
+
+
+def kept(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def touch(tree, split="train"):
+    path = one(tree, split)
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+
+
+def test_the_cache_drops_what_a_change_made_useless(tree, load, tmp_path):
+    cache = tmp_path / "cache"
+    other = write_tree(tmp_path / "other", classes=1)
+    load(other)
+    load(tree, resize="bicubic")
+    stays = kept(cache)
+    load(tree)
+    first = kept(cache) - stays
+    (stem,) = {n.rpartition("-")[0] for n in first if "-train-" in n}
+    (cache / f"{stem}-{16 * '0'}.npz").mkdir()  # It cannot be removed.
+    partial = cache / ".keras-reptile-partial-1"
+    partial.write_text("of a process that was killed long ago")
+    os.utime(partial, (0, 0))
+    stays.add(f"{stem}-{16 * '0'}.npz")
+    others = (f"{stem}.npz", f"{stem}-mine.npz", f"{stem}-{16 * 'f'}.npz.txt")
+    for name in others:
+        (cache / name).write_text("of another program")
+    stays |= set(others)
+    assert len(first) == 3
+    touch(tree)
+    load(tree)
+    second = kept(cache) - stays
+    assert stays < kept(cache)
+    assert len(second) == 3 and len(first & second) == 2
+    touch(other)
+    load(other)
+    assert second | set(others) < kept(cache)
+
+
+def test_the_cache_drops_nothing_before_it_has_other(tree, load, monkeypatch):
+    cache = tree.parent / "cache"
+    load(tree)
+    before = kept(cache)
+    touch(tree)
+
+    def full(*args, **arrays):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", full)
+        load(tree)
+        assert kept(cache) == before
+    whole = one(tree).read_bytes()
+    one(tree).write_bytes(whole[:100])
+    with pytest.raises(ValueError, match="1 that cannot be read"):
+        load(tree)
+    assert kept(cache) == before
+    one(tree).write_bytes(whole)
+    load(tree)
+    assert len(kept(cache) - before) == 1 and len(kept(cache)) == 3
+
+
+def test_without_a_home_nothing_is_kept(tree, monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for _ in range(2):
+        splits = kr.data.mini_imagenet(tree, classes="any")
+        assert splits.train.counts.tolist() == [3, 3]
 
 
 def test_other_classes_than_the_papers_are_named(tree, load):
@@ -361,16 +504,20 @@ def test_labels_without_names(tmp_path, load):
     [
         ({"image_data": images_of("val")[:, :80]}, r"\(4, 80, 84, 3\)"),
         ({"image_data": images_of("val") / 255}, "float64"),
-        ({"image_data": [np.zeros((2, 2)), 1]}, "images of several"),
+        ({"image_data": [np.zeros((2, 2))]}, r"shape \(2, 2\)"),
+        ({"image_data": [*images_of("val", 3), 1]}, "a int for an array"),
+        ({"image_data": [[[0, 1]]]}, "a list for an array"),
+        ({"image_data": []}, "with none"),
         ({"class_dict": {"a": [0, 1, 2]}}, "4 images in one class"),
         ({"class_dict": {"a": [0, 1], "b": [1, 2, 3]}}, "have 5 indices"),
         ({"class_dict": {"a": [0, 1], "b": [2, 4]}}, "from 0 to 4"),
         ({"class_dict": {"a": [0, 1], "b": [2, -1]}}, "from -1 to 2"),
         ({"class_dict": {"a": [0, 1, 2, 3], "b": []}}, "at least one.*'b'"),
-        ({"class_dict": {"a": 5}}, "list of indices.*'a'"),
+        ({"class_dict": {"a": 5}}, "whose class_dict.'a'. is neither"),
         ({"class_dict": {}}, "0 classes"),
         ({"class_dict": None}, "with the keys"),
-        ({"class_dict": None, "labels": [1, 2]}, "a label for each.*(2,)"),
+        ({"class_dict": None, "labels": [1, 2]}, "a label for each.*2 lab"),
+        ({"class_dict": None, "labels": [[1], [2]]}, "labels is neither"),
         ({"class_dict": None, "labels": [1.5] * 4}, "a label for each.*float"),
     ],
 )
@@ -384,6 +531,63 @@ def test_pickles_whose_parts_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=text) as error:
         load(tmp_path)
     assert str(path) in str(error.value)
+
+
+def test_indices_of_several_dtypes(tmp_path, load):
+    def mixed(split):
+        last, first = cached(split)["class_dict"]
+        indices = {last: np.array([3, 0], "uint64"), first: [1, 2]}
+        return {**cached(split), "class_dict": indices}
+
+    write_pickles(tmp_path, CACHED, mixed)
+    np.testing.assert_array_equal(
+        load(tmp_path).train.x, images_of("train")[[1, 2, 3, 0]]
+    )
+
+
+IMAGE, NUMBERS = np.zeros((EXTENT, EXTENT, 3), "uint8"), [0, 1, 2, 3]
+LISTS = [NUMBERS] * 4
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        ({"image_data": [IMAGE] * 4}, "with the same one several times"),
+        ({"image_data": [[LISTS] * 84] * 84}, "a list for an array"),
+        ({"class_dict": {"a": LISTS}}, "'a'.* is neither, of type list"),
+        ({"class_dict": {i: NUMBERS for i in range(99)}}, "2 classes have 8"),
+        ({"class_dict": 0, "labels": LISTS}, "labels is neither"),
+        ({"class_dict": 0, "labels": ["a" * 1001] * 4}, "at most 1000 letters"),
+        ({"class_dict": 0, "labels": ["a"] * 999}, "4 images and 999 labels"),
+        ({"class_dict": {"a" * 9999: 0}}, "is neither"),
+        ({"class_dict": {"a" * 9999: []}}, "at least one"),
+        ({"class_dict": 0, "a" * 9999: 0}, "with the keys"),
+    ],
+)
+def test_what_pickles_share_is_not_multiplied(tmp_path, load, change, text):
+    write_pickles(tmp_path, CACHED, lambda s: {**cached(s), **change})
+    with pytest.raises(ValueError, match=text) as error:
+        load(tmp_path)
+    assert len(str(error.value)) < 800
+
+
+def test_labels_are_counted_before_they_are_copied(tmp_path, load):
+    labels = {"class_dict": 0, "labels": ["a" * 1000] * 3000}
+    write_pickles(tmp_path, CACHED, lambda s: {**cached(s), **labels})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="4 images and 3000 labels"):
+        load(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4e6  # For 12 MB.
+
+
+def test_names_of_labels_that_are_no_numbers(tmp_path, load):
+    names = {WNIDS["train"][0]: LISTS, WNIDS["train"][1]: "b"}
+    write_pickles(
+        tmp_path, CATEGORY, lambda s: {**category(s), "catname2label": names}
+    )
+    assert load(tmp_path).train.names == ["train/0007", "train/0012"]
 
 
 def test_pickles_that_share_a_class_are_refused(tmp_path, load):

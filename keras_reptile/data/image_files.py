@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import pathlib
+import stat
 
 import numpy as np
 import tensorflow as tf
@@ -11,9 +12,11 @@ from absl import logging
 from keras_reptile.data import cache
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
+# Many times those of a photograph; a small file can stand for more.
+MOST_PIXELS = 50_000_000
 
 
-def list_classes(folder) -> dict:
+def list_classes(folder) -> tuple:
     """The image files of a folder of class folders.
 
     Hidden files, folders within a class and files of other kinds are left
@@ -23,23 +26,29 @@ def list_classes(folder) -> dict:
         folder: One split, `<folder>/<class>/*.JPEG`.
 
     Returns:
-        Lists of paths by the class' name, both sorted, so that they are in
-        the same order on every machine.
+        `(files, problems)`: lists of paths by the class' name, both sorted,
+        so that they are in the same order on every machine; and a reason by
+        path for each folder that cannot be read.
     """
-    folders = sorted(path for path in _visible(folder) if path.is_dir())
-    return {
-        path.name: sorted(
-            file
-            for file in _visible(path)
-            if file.suffix.lower() in SUFFIXES and not file.is_dir()
-        )
-        for path in folders
-    }
+    problems = {}
+
+    def listed(path, wanted):
+        try:
+            return sorted(
+                inner
+                for inner in path.iterdir()
+                if not inner.name.startswith(".") and wanted(inner)
+            )
+        except OSError as error:
+            problems[path] = error.strerror or type(error).__name__
+            return []
+
+    folders = listed(pathlib.Path(folder), pathlib.Path.is_dir)
+    return {path.name: listed(path, _is_image) for path in folders}, problems
 
 
-def _visible(folder):
-    paths = pathlib.Path(folder).iterdir()
-    return [path for path in paths if not path.name.startswith(".")]
+def _is_image(path):
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def nearest(image: np.ndarray, extent: int) -> np.ndarray:
@@ -88,12 +97,9 @@ def decode(path, resize: str, extent: int):
         `(image, None)`, uint8 of shape `(extent, extent, 3)`, or
         `(None, reason)` if there is none.
     """
-    try:
-        content = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        return None, error.strerror or type(error).__name__
-    if not content:
-        return None, "empty"
+    content, problem = _content(pathlib.Path(path))
+    if problem:
+        return None, problem
     try:
         # The accurate transform is the one that PIL takes.
         image = tf.io.decode_jpeg(
@@ -103,10 +109,40 @@ def decode(path, resize: str, extent: int):
             try_recover_truncated=False,
         )
     except tf.errors.InvalidArgumentError as error:
-        known = content.startswith((b"\xff\xd8", b"\x89PNG"))
         logging.debug("%s: %s", path, error)
-        return None, "truncated or damaged" if known else "no JPEG or PNG"
+        return None, "truncated or damaged"
     return RESIZES[resize](image.numpy(), extent), None
+
+
+def _content(path):
+    """What is in a file, as a tensor, or why there is no image in it."""
+    try:
+        # To open a pipe is to wait for the one who writes to it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None, "no file but a pipe, a device or a folder"
+        content = path.read_bytes()
+    except OSError as error:
+        return None, error.strerror or type(error).__name__
+    if not content:
+        return None, "empty"
+    if not content.startswith((b"\xff\xd8", b"\x89PNG")):
+        return None, "no JPEG or PNG"
+    encoded = tf.constant(content)  # Once, as it takes longer than a header.
+    try:
+        height, width = _extents(content, encoded)
+    except tf.errors.InvalidArgumentError as error:
+        logging.debug("%s: %s", path, error)
+        return None, "truncated or damaged"
+    if height * width > MOST_PIXELS:
+        return None, f"{width} by {height}, above {MOST_PIXELS:,} pixels"
+    return encoded, None
+
+
+def _extents(content, encoded):
+    """Height and width by the header, before there is memory for them."""
+    if content.startswith(b"\x89PNG"):
+        return [int.from_bytes(content[i : i + 4], "big") for i in (20, 16)]
+    return tf.io.extract_jpeg_shape(encoded).numpy().tolist()[:2]
 
 
 def decode_all(paths: list, resize: str, extent: int):
@@ -138,33 +174,42 @@ def decode_all(paths: list, resize: str, extent: int):
     return images, {path: problems[path] for path in paths if path in problems}
 
 
-def decode_once(paths: list, resize: str, extent: int, name: str, directory):
+def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     """`decode_all`, kept on disk for the next start.
 
     What is kept is found again as long as the files have the names, sizes
-    and times of change that they had.
+    and times of change that they had. Otherwise it is replaced, once all
+    files have been decoded again.
 
     Args:
+        folder: That the files are in.
         paths: Of the files.
         resize: A key of `RESIZES`.
         extent: Of the squares.
         name: What the file on disk begins with.
         directory: Of the cache, see `cache.load`.
     """
-    digest = hashlib.sha256(f"{resize} {extent}".encode())
+    source = (str(pathlib.Path(folder).resolve()), resize, extent)
+    stem = f"{name}-{_short_hash(source)}"
+    status_of = []
     for path in paths:
         try:
             status = path.stat()
         except OSError:  # Decoding tells what is the matter with it.
             return decode_all(paths, resize, extent)
         key = (*path.parts[-2:], status.st_size, status.st_mtime_ns)
-        digest.update(repr(key).encode())
-    name = f"{name}-{digest.hexdigest()[:16]}"
+        status_of.append(key)
+    name = f"{stem}-{_short_hash(status_of)}"
     shapes = {"images": (len(paths), extent, extent, 3)}
     stored = cache.load(name, directory, shapes)
     if stored is not None:
         return stored["images"], {}
     images, problems = decode_all(paths, resize, extent)
     if not problems:
-        cache.store(name, {"images": images}, directory)
+        cache.store(name, {"images": images}, directory, stem)
     return images, problems
+
+
+def _short_hash(value):
+    # Names of files may hold bytes that are no UTF-8; `repr` escapes them.
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ original's `miniimagenet.py` for the layout and the resizing.
 """
 
 import pathlib
+from os.path import isdir, isfile
 
 import numpy as np
 from absl import logging
@@ -42,14 +43,15 @@ def mini_imagenet(
       upper or lower case). They are decoded once, by TensorFlow, to the
       pixels that PIL has, and kept on disk as 1.3 GB in `cache_dir`, under
       a name by which a changed file is noticed; a later start reads that.
+      What was kept of the same folder before the change is removed.
     - `mini-imagenet-cache-train|val|test.pkl`, with `image_data` and
       `class_dict`, or
     - `miniImageNet_category_split_train_phase_train|val|test.pickle`, with
       `data` and `labels`. Pickles are read in a way that runs no code.
 
     Every file is checked: empty, truncated and other unreadable ones are
-    named. Damage within a JPEG file that has its end is not noticed; nor
-    would PIL notice it.
+    named, and so are those above 50 million pixels. Damage within a JPEG
+    file that has its end is not noticed; nor would PIL notice it.
 
     Args:
         data_dir: The folder that holds it.
@@ -114,7 +116,8 @@ def _find(data_dir):
         missing[form] = [
             path.name
             for path in paths.values()
-            if not (path.is_dir() if form == "folders" else path.is_file())
+            # Of `os.path`, as pathlib's raise where a folder is closed.
+            if not (isdir(path) if form == "folders" else isfile(path))
         ]
         if not missing[form]:
             return form, paths
@@ -122,13 +125,16 @@ def _find(data_dir):
 
 
 def _absent(root, missing):
-    if not root.is_dir():
+    if not isdir(root):
         found = "which is no folder"
     elif len(missing) < len(WNIDS):
         found = f"which lacks {' and '.join(missing)}"
     else:
-        names = sorted(path.name for path in root.iterdir())
-        found = f"which holds {names[:_SHOWN] or 'nothing'}"
+        try:
+            names = sorted(path.name for path in root.iterdir())
+            found = f"which holds {names[:_SHOWN] or 'nothing'}"
+        except OSError as error:
+            found = f"which cannot be listed ({error.strerror})"
     return (
         f"Mini-ImageNet was not found. Received: data_dir={str(root)!r}, "
         f"{found}. {_layout(root)}"
@@ -154,18 +160,28 @@ def _layout(root):
 
 
 def _from_folders(paths, resize, classes, cache_dir):
-    found = {s: image_files.list_classes(path) for s, path in paths.items()}
+    found, problems = {}, {}
+    for split, path in paths.items():
+        found[split], bad = image_files.list_classes(path)
+        problems |= bad
+    if problems:  # Before classes are missed that may be there.
+        raise ValueError(_unreadable(problems))
     counts = {
         split: {name: len(files) for name, files in listed.items()}
         for split, listed in found.items()
     }
     check_classes(counts, paths, classes)
-    images, problems = {}, {}
+    images = {}
     for split, listed in found.items():
         files = [file for files in listed.values() for file in files]
         logging.info("Reading %d images of %s.", len(files), paths[split])
         images[split], bad = image_files.decode_once(
-            files, resize, EXTENT, f"mini-imagenet-{split}", cache_dir
+            paths[split],
+            files,
+            resize,
+            EXTENT,
+            f"mini-imagenet-{split}",
+            cache_dir,
         )
         problems |= bad
     if problems:
@@ -186,8 +202,8 @@ def _unreadable(problems):
     if len(problems) > _SHOWN:
         lines.append(f"    and {len(problems) - _SHOWN} more")
     return (
-        "Expected whole JPEG or PNG files. Received: "
-        f"{len(problems)} that cannot be read.\n"
+        "Expected whole JPEG or PNG files, in folders that may be listed. "
+        f"Received: {len(problems)} that cannot be read.\n"
         + "\n".join(lines)
         + "\nGet them again: a download that breaks off leaves such files. "
         'Or remove them, and pass classes="any" if too few remain.'

@@ -57,8 +57,8 @@ def omniglot(
         `Splits(train, validation, test)`; `validation` may be `None`.
 
     Raises:
-        ValueError: If an argument is out of range, or the data is neither
-            there nor can be downloaded.
+        ValueError: If an argument is out of range, or the data is damaged,
+            or neither there nor can be downloaded.
 
     Example:
 
@@ -141,8 +141,9 @@ def _read_tfds(data_dir):
 
     images, keys, background = [], [], []
     for part in ("train", "test"):
-        dataset, alphabets = _open_tfds(tfds, data_dir, part)
-        for example in dataset.batch(500).as_numpy_iterator():
+        dataset, info = _open_tfds(tfds, data_dir, part)
+        alphabets = info.features["alphabet"].names
+        for example in _batches(dataset, info.data_dir):
             small = example["image"][:, _NEAREST][:, :, _NEAREST, 0] > 127
             images.append(small)
             keys += [
@@ -168,7 +169,19 @@ def _open_tfds(tfds, data_dir, part):
             "prepared folder `omniglot/3.0.0` and pass the folder above it as "
             f"`data_dir`. ({type(error).__name__}: {error})"
         ) from error
-    return dataset, info.features["alphabet"].names
+    return dataset, info
+
+
+def _batches(dataset, folder):
+    try:
+        yield from dataset.batch(500).as_numpy_iterator()
+    except Exception as error:  # Of TensorFlow, by what part is damaged.
+        raise ValueError(
+            f"Expected whole files of Omniglot. Received: {folder}, which "
+            "cannot be read to its end. It is truncated or damaged: remove "
+            "that folder and call again, so that TFDS prepares it anew, or "
+            f"copy it again. ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
 
 
 def _grouped(images, keys, background):

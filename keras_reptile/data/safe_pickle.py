@@ -5,21 +5,29 @@ A pickle is a program: it names functions and classes of any module, and
 functions below, whatever the file does with it, and any other is refused.
 Not even NumPy's own functions are handed out, since array and element types
 set up from a file's own numbers may read outside of their memory.
+
+What a file calls an array is a note of it until the file is read to its
+end. Nothing can look at its memory before it is made, once and for all.
 """
 
-import copyreg
 import os
-import pickle
-import re
+from functools import partial
 
 import numpy as np
 
-# Booleans, integers, floats and strings of a stated size.
-_PLAIN = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248]|[SU]\d{1,4})")
+from keras_reptile.data import pickle_machine
+from keras_reptile.data.pickle_arrays import (
+    Allowance,
+    Array,
+    ElementType,
+    array_of_buffer,
+    encoded,
+    scalar,
+)
+from keras_reptile.data.pickle_machine import Refused, shown
 
-
-class _Refused(Exception):
-    """A file asks for what it may not have; the text names it."""
+_LEAVES = {type(None), bool, int, float, str, bytes}
+_DEEPEST = 100
 
 
 def load(path):
@@ -33,7 +41,10 @@ def load(path):
 
     Returns:
         Numbers, strings, tuples, lists and dicts, and NumPy arrays of
-        booleans, numbers or strings, nested in any way.
+        booleans, numbers or strings, nested up to 100 deep. The keys of
+        dicts are strings, bytes and integers. It takes no more memory than
+        the size of the file allows; but the file may have one list stand in
+        many places, so that to copy or print all of it may never end.
 
     Raises:
         ValueError: If the file holds anything else, in particular any
@@ -48,13 +59,15 @@ def load(path):
     stored["image_data"].shape  # (9600, 84, 84, 3)
     ```
     """
-    # Classes that a program registered under a number, and has unpickled
-    # before, would otherwise be built without `find_class` being asked.
-    copyreg.clear_extension_cache()
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        allowance = Allowance(size)
         try:
-            return _Unpickler(file, encoding="latin1").load()
-        except _Refused as error:
+            # The machine, and with it the file's own bytes, is gone before
+            # arrays are made of them.
+            noted = pickle_machine.run(file, _functions(allowance))
+            return _Finish().of(noted)[0]
+        except Refused as error:
             raise ValueError(
                 "A data file may hold dicts, lists and NumPy arrays of "
                 "numbers or strings only, so that reading it runs no code. "
@@ -63,122 +76,82 @@ def load(path):
                 "file from elsewhere, or the images themselves."
             ) from None
         except Exception as error:  # A damaged pickle raises anything.
+            said = f"{type(error).__name__}: {str(error)[:200]}"
             raise ValueError(
                 "Expected a pickle of dicts, lists and NumPy arrays. "
-                f"Received: {path}, of {os.path.getsize(path)} bytes, which "
-                f"cannot be read ({type(error).__name__}: {error}). It is "
-                "truncated or damaged: get it again."
+                f"Received: {path}, of {size} bytes, which cannot be read "
+                f"({said}). It is truncated or damaged: get it again."
             ) from error
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) not in _FUNCTIONS:
-            raise _Refused(f"{module}.{name}")
-        return _Function(f"{module}.{name}", _FUNCTIONS[module, name])
-
-    def persistent_load(self, pid):
-        raise _Refused(f"the object {pid!r} outside of the file")
+def _dict(allowance, pairs=()):
+    allowance.spend(len(pairs))
+    flat = []
+    for key, value in pairs:
+        flat += key, value
+    return pickle_machine.filled_dict({}, flat)
 
 
-class _Function:
-    """A name in the file, which can be called but not changed."""
-
-    __slots__ = ("_name", "_call")
-
-    def __init__(self, name, call):
-        self._name = name
-        self._call = call
-
-    def __call__(self, *arguments):
-        if self._call is None:
-            raise _Refused(f"a call of {self._name}")
-        return self._call(*arguments)
-
-    def __setstate__(self, state):
-        raise _Refused(f"a change of {self._name}")
-
-
-class _ElementType:
-    """In place of `numpy.dtype`, which trusts the state it is given."""
-
-    def __init__(self, code, *flags):
-        if not isinstance(code, str) or not _PLAIN.fullmatch(code):
-            raise _Refused(f"an array of dtype {code!r}")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state):
-        _, byte_order, *structure = state[:5]
-        if structure != [None, None, None]:
-            raise _Refused("an array of records")
-        if not isinstance(byte_order, str) or byte_order not in "<>=|":
-            raise _Refused(f"the byte order {byte_order!r}")
-        self.dtype = self.dtype.newbyteorder(byte_order)
-
-
-class _Array(np.ndarray):
-    """An array that looks at what it is to hold before it takes it."""
-
-    def __setstate__(self, state):
-        _, shape, element, fortran, values = state
-        if isinstance(values, str):  # As Python 2 has them.
-            values = values.encode("latin1")
-        if not isinstance(values, bytes):
-            raise _Refused(f"an array out of a {type(values).__name__}")
-        if any(not isinstance(n, int) or n < 0 for n in shape):
-            raise _Refused(f"an array of shape {shape}")
-        # NumPy compares the number of bytes with the shape.
-        super().__setstate__(
-            (1, tuple(shape), _plain(element), bool(fortran), values)
-        )
-
-
-def _plain(element):
-    if not isinstance(element, _ElementType):
-        raise _Refused(f"an array of {type(element).__name__}")
-    return element.dtype
-
-
-def _empty_array(kind, shape, code):
-    """What protocols 0 to 4 begin an array with; its state comes after."""
-    return np.ndarray.__new__(_Array, (0,), np.uint8)
-
-
-def _array_of_buffer(buffer, element, shape, order, axes=None):
-    """An array as protocol 5 has it."""
-    array = np.frombuffer(buffer, _plain(element))
-    array = array.reshape(shape, order="F" if order == "F" else "C")
-    return (array if axes is None else array.transpose(axes)).view(_Array)
-
-
-def _scalar(element, values):
-    if isinstance(values, str):
-        values = values.encode("latin1")
-    (number,) = np.frombuffer(values, _plain(element))
-    return number
-
-
-def _encoded(text, encoding):
-    """Bytes as protocol 2 has them; other codecs are none of a file's."""
-    # By its name, as looking a codec up imports the module of that name.
-    if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the codec {encoding!r}")
-    return text.encode("latin1")
-
-
-def _dict(*pairs):
-    return dict(*pairs)
-
-
-_FUNCTIONS = {
-    ("_codecs", "encode"): _encoded,
-    ("collections", "OrderedDict"): _dict,
-    ("numpy", "dtype"): _ElementType,
-    ("numpy", "ndarray"): None,  # Named beside `_reconstruct`, never called.
-}
-for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2.
-    _FUNCTIONS |= {
-        (f"{_core}.multiarray", "_reconstruct"): _empty_array,
-        (f"{_core}.multiarray", "scalar"): _scalar,
-        (f"{_core}.numeric", "_frombuffer"): _array_of_buffer,
+def _functions(allowance):
+    """What a file may name."""
+    functions = {
+        ("_codecs", "encode"): partial(encoded, allowance),
+        ("collections", "OrderedDict"): partial(_dict, allowance),
+        ("numpy", "dtype"): ElementType,
+        # Named beside `_reconstruct`, never called.
+        ("numpy", "ndarray"): None,
+        # So do protocols 0 to 2 write empty bytes.
+        ("__builtin__", "bytes"): lambda: b"",
     }
+    for core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2.
+        functions |= {
+            (f"{core}.multiarray", "_reconstruct"): partial(Array, allowance),
+            (f"{core}.multiarray", "scalar"): partial(scalar, allowance),
+            (f"{core}.numeric", "_frombuffer"): partial(
+                array_of_buffer, allowance
+            ),
+        }
+    return functions
+
+
+class _Finish:
+    """Makes the arrays of what a file has left, each once."""
+
+    def __init__(self):
+        # By the identity of a container: itself, or another one may get the
+        # same; what it became; and how many levels of them it has.
+        self._done = {}
+
+    def of(self, value, above=0):
+        """Returns it, and how many levels it has; `above` it are others."""
+        if type(value) in _LEAVES or isinstance(value, np.generic):
+            return value, 0
+        if isinstance(value, Array):
+            return value.make(), 0
+        if type(value) not in (tuple, list, dict, np.ndarray):
+            raise Refused(f"{shown(value)} by itself")
+        if above == _DEEPEST:
+            raise Refused(f"more than {_DEEPEST} levels")
+        if id(value) not in self._done:
+            # A list may hold itself, and is then found here.
+            ahead = None if type(value) is tuple else value
+            self._done[id(value)] = value, ahead, 0
+            self._done[id(value)] = value, *self._parts_of(value, above)
+        _, made, levels = self._done[id(value)]
+        if made is None:
+            raise Refused("a tuple that holds itself")
+        if above + levels > _DEEPEST:
+            raise Refused(f"more than {_DEEPEST} levels")
+        return made, levels
+
+    def _parts_of(self, value, above):
+        if type(value) is np.ndarray:  # Long bytes, which are no array's.
+            return value.tobytes(), 0
+        made = list(value) if type(value) is tuple else value
+        items = value.items() if type(value) is dict else enumerate(value)
+        levels = 1
+        for key, part in items:
+            if type(part) not in _LEAVES:
+                made[key], below = self.of(part, above + 1)
+                levels = max(levels, 1 + below)
+        return (tuple(made) if type(value) is tuple else made), levels
