@@ -8,6 +8,13 @@ from absl import logging
 
 from keras_reptile import bfloat16_products, lowering, shapes
 
+# By name, of Keras' own. Others are asked for, up to a second before the first
+# meta-step.
+_KNOWN_TO_XLA = {
+    *("Functional", "Sequential", "InputLayer", "Dense", "Conv2D", "Reshape"),
+    *("BatchNormalization", "Activation", "ReLU", "Dropout", "Flatten"),
+}
+
 
 def check_outer_optimizer(optimizer) -> None:
     """Refuses outer optimizers that a meta-step cannot serve.
@@ -54,7 +61,7 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
             ", ".join(slow),
         )
         return False
-    refusal = refused_by_xla(model)
+    refusal = None if _known_to_xla(model) else refused_by_xla(model)
     if refusal:
         logging.warning(
             "The inner loop is not compiled by XLA, which cannot compile %s. "
@@ -155,6 +162,25 @@ def refused_by_xla(model: keras.Model) -> str | None:
         words = str(error).strip() or type(error).__name__
         return ", ".join(named) or words.splitlines()[0]
     return None
+
+
+def _known_to_xla(model):
+    """Whether a model has nothing but layers that XLA always compiles."""
+    parts = model._flatten_layers()
+    # What is no layer but a function, as of `keras.ops`.
+    others = [
+        operation
+        for part in parts
+        for operation in getattr(part, "operations", ())
+        if not isinstance(operation, keras.layers.Layer)
+    ]
+    activations = [getattr(part, "activation", None) for part in parts]
+    of_keras = [*map(type, parts), *filter(None, activations)]
+    return (
+        not others
+        and {type(part).__name__ for part in parts} <= _KNOWN_TO_XLA
+        and all(part.__module__.startswith("keras.") for part in of_keras)
+    )
 
 
 def _layers_named(model, message):
