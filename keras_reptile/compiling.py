@@ -178,6 +178,7 @@ def _known_to_xla(model):
     of_keras = [*map(type, parts), *filter(None, activations)]
     return (
         not others
+        and not any("call" in vars(part) for part in parts)
         and {type(part).__name__ for part in parts} <= _KNOWN_TO_XLA
         and all(part.__module__.startswith("keras.") for part in of_keras)
     )

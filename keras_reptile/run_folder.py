@@ -74,13 +74,16 @@ class RunFolder:
                     self.end()
                     raise
                 answer["error"] = f"{type(error).__name__}: {error}"
+                answer["refused"] = isinstance(error, ValueError)
         message = json.dumps(answer).encode() + b"\n" + content
         message = workers.from_chief(strategy, message)
         answer, _, content = message.partition(b"\n")
         answer = json.loads(answer)
         if "error" in answer:
             self.end()
-            raise ValueError(answer["error"])
+            # What is not refused may go by, as an error of a disk does.
+            kind = ValueError if answer["refused"] else OSError
+            raise kind(answer["error"])
         if not content:
             return None
         extra = checkpoints.restore(io.BytesIO(content), model, settings)

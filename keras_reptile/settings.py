@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 _PROTOCOL = "protocol of the evaluations"
+CHECKSUM = "checksum of the data"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 
@@ -70,6 +71,7 @@ def check_same(here: dict, there: dict, path) -> None:
     Raises:
         ValueError: If a setting differs; it says which and how.
     """
+    here = _without_new_keys(here, there)
     if not (_PROTOCOL in here and _PROTOCOL in there):
         # A run may be watched from some day on, or no longer.
         here, there = ({**s, _PROTOCOL: None} for s in (here, there))
@@ -86,18 +88,30 @@ def check_same(here: dict, there: dict, path) -> None:
     )
 
 
-def of_protocol(protocol, checksum: int) -> dict:
+def _without_new_keys(here, there):
+    """Without a checksum where none was recorded, as it once was not."""
+    return {
+        key: _without_new_keys(value, there.get(key) or {})
+        if isinstance(value, dict)
+        else value
+        for key, value in here.items()
+        if key != CHECKSUM or key in there
+    }
+
+
+def of_protocol(protocol, checksum: int | None) -> dict:
     """Settings of an evaluation, as JSON has them.
 
     Args:
         protocol: A `Protocol`.
-        checksum: Of the classes that it is carried out on.
+        checksum: Of the classes that it is carried out on; `None` if they
+            have none.
     """
     fields = {
         field.name: getattr(protocol, field.name)
         for field in dataclasses.fields(protocol)
     }
-    fields["checksum of the data"] = checksum
+    fields[CHECKSUM] = checksum
     return {_PROTOCOL: _as_json(_plain(fields))}
 
 

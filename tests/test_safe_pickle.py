@@ -260,9 +260,9 @@ def test_what_a_file_made_it_cannot_change(tmp_path, content, said):
 
 def sharing(size, count):
     """A tuple of bytes and of arrays of those."""
-    state = b"(K\x01J" + struct.pack("<i", size) + b"\x85" + TYPE + b"\x89h\x02"
+    state = b"(K\x01J" + struct.pack("<i", size) + b"\x85" + TYPE + b"\x89h\x01"
     arrays = (ARRAY + state + b"tb") * count
-    return b"\x80\x02(" + as_bytes(bytes(size)) + b"q\x02" + arrays + b"t."
+    return b"\x80\x02(" + as_bytes(bytes(size)) + b"q\x01" + arrays + b"t."
 
 
 @pytest.mark.parametrize("size", [100, 2**21])
@@ -287,17 +287,55 @@ BY_CALLS = [
     + b"q\x01cnumpy\ndtype\nU\x04S255\x85Rq\x02"
     + b"cnumpy.core.multiarray\nscalar\nq\x03"
     + b"0h\x03h\x02h\x01\x86R" * 500,
-    b"]("
-    + b"(U\x01aNt" * 99
-    + b"eq\x01ccollections\nOrderedDict\nq\x02"
-    + b"0h\x02h\x01\x85R" * 99,
 ]
 
 
-@pytest.mark.parametrize("content", BY_CALLS, ids=["encode", "scalar", "dict"])
+@pytest.mark.parametrize("content", BY_CALLS, ids=["encode", "scalar"])
 def test_nor_do_a_few_calls(tmp_path, content):
     with pytest.raises(ValueError, match="more bytes than it has"):
         safe_pickle.load(written(tmp_path, b"\x80\x02" + content + b"."))
+
+
+def test_nor_does_a_list_of_pairs(tmp_path):
+    pairs = b"](" + b"(U\x01aK\x09t" * 9 + b"eq\x01"
+    made = b"ccollections\nOrderedDict\nh\x01\x85R"
+    first, second = safe_pickle.load(
+        written(tmp_path, b"(" + pairs + b"0" + made * 2 + b"t.")
+    )
+    assert first == {"a": 9} and second == {}
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        # A call with bytes, of which each would become a number.
+        (b"cnumpy\ndtype\n" + as_bytes(bytes(2**21)) + b"R.", "call with a"),
+        # A product of sizes that would not end.
+        (
+            ARRAY
+            + b"(K\x01"
+            + b"(\x8b"
+            + struct.pack("<i", 9)
+            + bytes(8)
+            + b"\x01q\x01"
+            + b"h\x01" * 63
+            + b"t",
+            "of shape",
+        ),
+        (
+            b"(NI1\nd(" + b"".join(b"I%d\nN" % i for i in range(2000)) + b"u.",
+            "a number as a key beside 1,000",
+        ),
+        (b"Nr" + struct.pack("<I", 2**27) + b".", "out of range"),
+        (b"Nq\x02.", "out of range"),
+    ],
+    ids=["bytes", "sizes", "keys", "memo", "a gap"],
+)
+def test_what_would_take_memory_or_time(tmp_path, content, said):
+    if said == "of shape":
+        content += TYPE + b"\x89U\x00tb."
+    with pytest.raises(ValueError, match=said):
+        safe_pickle.load(written(tmp_path, content))
 
 
 def doubled(levels, start=b"]", twice=b"]h\x01ah\x01a"):
@@ -326,6 +364,7 @@ def test_keys_whose_hash_would_not_end(tmp_path, key, before, after):
 
 def test_keys_that_are_read(tmp_path):
     data = {"a": 1, b"b": 2, 3: 3, np.int64(4): 4, np.str_("c"): 5, 2**63: 6}
+    data |= {None: 7, 0.5: 8}
     assert safe_pickle.load(written(tmp_path, pickle.dumps(data))) == data
     with pytest.raises(ValueError, match="a key of more than 64 bits"):
         safe_pickle.load(written(tmp_path, pickle.dumps({2**64: 1})))
@@ -415,10 +454,6 @@ def peak():
 
 
 def test_memory_is_not_taken_for_what_is_not_there(tmp_path, peak):
-    # The memo of the interpreter's own reader is as long as its last index.
-    path = written(tmp_path, b"\x80\x02]r" + struct.pack("<I", 2**23) + b".")
-    assert safe_pickle.load(path) == []
-    assert peak() < 1e6
     for step, layout in ((b"B", "<I"), (b"\x8e", "<Q"), (b"X", "<I")):
         path = written(tmp_path, step + struct.pack(layout, 2**29) + b"x.")
         with pytest.raises(ValueError, match="more bytes are expected"):

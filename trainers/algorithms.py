@@ -148,7 +148,8 @@ def in_own_process(name, logdir) -> dict:
             command.append(f"--data_dir={omniglot_folder.DATA_DIR.value}")
         code = subprocess.run(command).returncode
         if code:  # It has said why.
-            raise SystemExit(f"The training {name!r} ended with code {code}.")
+            print(f"The training {name!r} ended with code {code}.")
+            sys.exit(code if code == usage.EXIT_CODE else 1)
     record = json.loads(path.read_text())
     flags_then = record["flags"]
     flags_now = {

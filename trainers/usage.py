@@ -1,10 +1,16 @@
 """A command line that cannot be carried out, and what a program says then."""
 
+import pathlib
 import sys
+import traceback
 
 from absl import app, flags
 
+import keras_reptile
+
 EXIT_CODE = 2
+_TRAINERS = pathlib.Path(__file__).parent
+_LIBRARY = pathlib.Path(keras_reptile.__file__).parent
 
 
 class UsageError(app.UsageError):
@@ -57,11 +63,12 @@ def refuse_flags(*names: str) -> None:
 
 def _is_refusal(error):
     """Whether it is raised by this project itself, not by what it uses."""
-    frame = error.__traceback__
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    module = frame.tb_frame.f_globals.get("__name__", "")
-    return module.split(".")[0] in ("keras_reptile", "trainers", "__main__")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    # By the line as well: Keras takes its own frames out of tracebacks, and
+    # functions in C have none.
+    ours = pathlib.Path(last.filename).parent.is_relative_to
+    of_project = ours(_TRAINERS) or ours(_LIBRARY)
+    return of_project and (last.line or "").startswith("raise ")
 
 
 def _parse(argv):

@@ -64,7 +64,9 @@ class ClassDataset:
 
     def __getstate__(self):
         # A copy makes its own.
-        return {**self.__dict__, "_tensor": None, "_streams": {}}
+        state = {**self.__dict__, "_tensor": None, "_streams": {}}
+        state.pop("checksum", None)
+        return state
 
     @property
     def num_classes(self) -> int:

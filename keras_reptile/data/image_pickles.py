@@ -96,7 +96,7 @@ def _size(path, key, values):
     A list of lists is refused, as a file may have one stand in many places,
     so that a few make an array larger than any memory.
     """
-    if isinstance(values, np.ndarray):
+    if isinstance(values, np.ndarray) and values.itemsize <= 4 * _LETTERS:
         return values.size
     if not isinstance(values, (list, tuple)) or not all(map(_is_small, values)):
         raise ValueError(
@@ -143,14 +143,17 @@ def _of_labels(path, labels, names, count):
             f"{path}, with {count} images and {size} labels of dtype "
             f"{labels.dtype} in {labels.ndim} dimensions."
         )
-    distinct = np.unique(labels).tolist()
-    groups = {label: np.flatnonzero(labels == label) for label in distinct}
+    distinct, group, sizes = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    groups = dict(zip(distinct.tolist(), members))
     by_label = {}
     if isinstance(names, dict) and kind in "iu":
         by_label = {
             int(number): str(name)
             for name, number in names.items()
-            if isinstance(number, (int, np.integer))
+            if isinstance(number, (int, np.integer)) and abs(number) < 2**63
         }
     named = kind in "US" or set(groups) <= set(by_label)
     if not named:  # Of one width, so that they sort as the numbers do.

@@ -68,7 +68,7 @@ class Array:
             raise Refused(f"an array out of a {type(values).__name__}")
         if type(shape) is not tuple or len(shape) > 64:
             raise Refused("an array without a shape")
-        if any(type(n) is not int or n < 0 for n in shape):
+        if any(type(n) is not int or not 0 <= n < 2**63 for n in shape):
             raise Refused(f"an array of shape ({', '.join(map(shown, shape))})")
         dtype = _dtype_of(element)
         size = math.prod(shape) * dtype.itemsize
@@ -85,6 +85,8 @@ class Array:
             flat = flat.astype(dtype.newbyteorder("="), copy=False)
             if dtype.kind == "U" and (flat.view("u4") > 0x10FFFF).any():
                 raise ValueError("letters that do not exist")
+            if dtype.kind == "b":  # NumPy trusts them to be 0 or 1.
+                flat = flat.view("u1") != 0
             array = flat.reshape(shape, order="F" if order == "F" else "C")
             self._made = array if axes is None else array.transpose(axes)
         return self._made

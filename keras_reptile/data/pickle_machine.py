@@ -18,6 +18,8 @@ import numpy as np
 
 # A list of 60,000 arrays, all of mini-ImageNet, takes less than two million.
 MOST_STEPS = 10_000_000
+# As keys of a dict, to which each may be compared.
+MOST_NUMBERS = 1_000
 # Longer bytes are read where an array can have them without a copy.
 _LONG = 1 << 20
 
@@ -99,7 +101,9 @@ class _Machine:
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def remember(self, key):
-        if not 0 <= key < 2**32:
+        # One after the other, from 0 or, in Python 2, 1. Numbers of a file's
+        # choice could all have their places in the table in one row.
+        if not 0 <= key <= len(self.memo) + 1:
             raise ValueError("a number out of range")
         self.memo[key] = self.stack[-1]
 
@@ -115,6 +119,8 @@ class _Machine:
         called, arguments = self.last(2)
         if type(called) is not Name or called.function is None:
             raise Refused(f"a call of {shown(called)}")
+        if type(arguments) is not tuple:
+            raise Refused(f"a call with a {type(arguments).__name__}")
         return called.function(*arguments)
 
 
@@ -124,9 +130,11 @@ def filled_dict(target, pairs) -> dict:
         raise Refused(f"a change of {shown(target)}")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         # The hash of a tuple may be endless: it can be millions deep, or
-        # its parts shared. Large integers can all have the same hash.
-        if isinstance(key, (int, np.integer)):
-            if not -(2**63) <= key < 2**64:
+        # its parts shared. Numbers can be chosen to all have one hash.
+        if isinstance(key, (int, float, np.number, type(None))):
+            if len(target) >= MOST_NUMBERS:
+                raise Refused(f"a number as a key beside {MOST_NUMBERS:,}")
+            if isinstance(key, int) and abs(key) >= 2**64:
                 raise Refused("a key of more than 64 bits")
         elif not isinstance(key, (str, bytes)):
             raise Refused(f"a key that is a {type(key).__name__}")

@@ -42,9 +42,10 @@ def load(path):
     Returns:
         Numbers, strings, tuples, lists and dicts, and NumPy arrays of
         booleans, numbers or strings, nested up to 100 deep. The keys of
-        dicts are strings, bytes and integers. It takes no more memory than
-        the size of the file allows; but the file may have one list stand in
-        many places, so that to copy or print all of it may never end.
+        dicts are strings, bytes and at most a thousand numbers. It takes
+        memory in proportion to the size of the file; but the file may have
+        one list stand in many places, so that to copy or print all of it may
+        never end.
 
     Raises:
         ValueError: If the file holds anything else, in particular any
@@ -84,11 +85,16 @@ def load(path):
             ) from error
 
 
-def _dict(allowance, pairs=()):
-    allowance.spend(len(pairs))
+def _dict(pairs=None):
+    """An ordered dict, for which all of them go, and so does the order."""
+    if pairs is None:
+        return {}
+    if type(pairs) is not list:
+        raise Refused(f"a dict of a {type(pairs).__name__}")
     flat = []
     for key, value in pairs:
         flat += key, value
+    pairs.clear()  # As it could be made a dict of again and again.
     return pickle_machine.filled_dict({}, flat)
 
 
@@ -96,7 +102,7 @@ def _functions(allowance):
     """What a file may name."""
     functions = {
         ("_codecs", "encode"): partial(encoded, allowance),
-        ("collections", "OrderedDict"): partial(_dict, allowance),
+        ("collections", "OrderedDict"): _dict,
         ("numpy", "dtype"): ElementType,
         # Named beside `_reconstruct`, never called.
         ("numpy", "ndarray"): None,

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_reptile.episodes import EpisodeSpec
 from keras_reptile.integers import check_integer
+from keras_reptile.settings import CHECKSUM
 
 _LAST = np.iinfo(np.int64).max
 
@@ -70,7 +71,7 @@ def task_stream(
             "meta_batch_size": meta_batch_size,
             "seed": seed,
             "start": start,
-            "checksum of the data": checksum,
+            **({} if checksum is None else {CHECKSUM: checksum}),
         }
         tasks.starting_at = starting_at
         return tasks
