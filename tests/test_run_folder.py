@@ -22,7 +22,8 @@ from test_callbacks import (
 )
 
 import keras_reptile as kr
-from keras_reptile import checkpoints, files
+from keras_reptile import checkpoints, files, workers
+from keras_reptile.run_folder import RunFolder
 from keras_reptile.scalars import Scalars
 
 # Of a checkpoint, without which there is room for part of one.
@@ -43,6 +44,25 @@ class Do(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.functions.get(f"after_{self.model.meta_step}", lambda: None)()
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [(ValueError, ValueError), (RuntimeError, OSError)]
+)
+def test_all_workers_are_told_of_what_kind_an_error_is(
+    tmp_path, monkeypatch, raised, told
+):
+    """By which a program knows whether to be started again."""
+    folder = RunFolder(tmp_path, 3, True, on_write_error="stop")
+    monkeypatch.setattr(workers, "number_of_workers", lambda strategy: 2)
+    monkeypatch.setattr(workers, "from_chief", lambda strategy, sent: sent)
+
+    def fail(*arguments):
+        raise raised("of the chief")
+
+    monkeypatch.setattr(checkpoints, "latest", fail)
+    with pytest.raises(told, match=f"{raised.__name__}: of the chief"):
+        folder.begin(meta_model(), {}, goes_on=False)
 
 
 def test_a_second_run_is_refused(tmp_path):

@@ -6,11 +6,7 @@ import traceback
 
 from absl import app, flags
 
-import keras_reptile
-
 EXIT_CODE = 2
-_TRAINERS = pathlib.Path(__file__).parent
-_LIBRARY = pathlib.Path(keras_reptile.__file__).parent
 
 
 class UsageError(app.UsageError):
@@ -64,10 +60,14 @@ def refuse_flags(*names: str) -> None:
 def _is_refusal(error):
     """Whether it is raised by this project itself, not by what it uses."""
     last = traceback.extract_tb(error.__traceback__)[-1]
+    # Not imported here, as `trainers.launch` need not wait for TensorFlow.
+    packages = [sys.modules.get(name) for name in ("trainers", "keras_reptile")]
+    folders = [path for p in packages if p is not None for path in p.__path__]
+    of_project = any(
+        pathlib.Path(last.filename).is_relative_to(folder) for folder in folders
+    )
     # By the line as well: Keras takes its own frames out of tracebacks, and
     # functions in C have none.
-    ours = pathlib.Path(last.filename).parent.is_relative_to
-    of_project = ours(_TRAINERS) or ours(_LIBRARY)
     return of_project and (last.line or "").startswith("raise ")
 
 
