@@ -55,10 +55,17 @@ def with_a_layer_of_ones_own():
     return keras.Sequential([keras.Input((4,)), Dense(3)])
 
 
+def with_a_call_of_ones_own():
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(3)])
+    model.layers[0].call = lambda x: x
+    return model
+
+
 @pytest.mark.parametrize(
     "make",
     [
         with_a_function,
+        with_a_call_of_ones_own,
         with_an_activation_of_ones_own,
         with_a_layer_of_ones_own,
         lambda: keras.Sequential([with_a_function(), LAYERS.Dense(2)]),
