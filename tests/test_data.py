@@ -127,6 +127,16 @@ def test_numbers_that_are_none_are_refused(function, text):
         function()
 
 
+def test_a_copy_has_a_checksum_of_its_own():
+    classes = kr.data.ClassDataset(GOOD, [2, 2])
+    before = classes.checksum
+    other = copy.copy(classes)
+    assert other.checksum == before
+    other = copy.copy(classes)
+    other.x = GOOD + 1
+    assert other.checksum != before == classes.checksum
+
+
 def test_a_class_comes_once():
     classes = kr.data.ClassDataset(GOOD, [2, 1, 1])
     assert classes.subset([2, 0]).names == ["2", "0"]
