@@ -75,9 +75,5 @@ def _parse(argv):
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.exit(_ended(error))
-
-
-def _ended(error):
-    print(f"{error}\nThe flags are listed by --helpshort.", file=sys.stderr)
-    return EXIT_CODE
+        print(f"{error}\nThe flags are listed by --helpshort.", file=sys.stderr)
+        sys.exit(EXIT_CODE)
