@@ -26,7 +26,7 @@ from absl import app, flags
 import keras_reptile as kr
 from benchmarks.with_keras_reptile import Watch
 from keras_reptile import distribution, files, workers
-from trainers import launch, strategy
+from trainers import launch, strategy, supervisor
 
 _POINT = flags.DEFINE_integer("point", None, "Measures one point; JSON.")
 _TASKS = flags.DEFINE_multi_integer(
@@ -146,7 +146,7 @@ def measured_apart(kind, tasks) -> dict:
         "two workers": ["--strategy=multiworker"],
     }[kind]
     lines = []
-    started = launch.Supervisor(
+    started = supervisor.Supervisor(
         lambda restarts: [(command, e) for e in environments],
         restarts=0,
         grace=10.0,

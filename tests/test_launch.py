@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from trainers import launch
+from trainers import launch, supervisor
 
 # A worker that needs no TensorFlow; what it does follows as its arguments.
 TOY = """
@@ -28,7 +28,7 @@ def supervised(script, workers=2, restarts=0, grace=0.5, **settings):
         command = [sys.executable, "-c", TOY + script, str(attempt)]
         return [(command, e) for e in launch.environments(workers)]
 
-    code = launch.Supervisor(
+    code = supervisor.Supervisor(
         start, restarts, grace, lines.append, **settings
     ).run()
     return code, lines, time.monotonic() - begun
@@ -64,7 +64,7 @@ def test_all_end_well_and_every_line_says_whose_it_is():
     ],
 )
 def test_cores_are_shared_out(cores, workers, shares):
-    assert launch.core_shares(cores, workers) == shares
+    assert supervisor.core_shares(cores, workers) == shares
 
 
 @pytest.mark.skipif(
@@ -76,7 +76,7 @@ def test_every_worker_has_its_cores(share_cores):
         "print(sorted(os.sched_getaffinity(0)))", share_cores=share_cores
     )
     mine = os.sched_getaffinity(0)
-    shares = launch.core_shares(mine, 2) if share_cores else [mine, mine]
+    shares = supervisor.core_shares(mine, 2) if share_cores else [mine, mine]
     expected = [f"[worker {w}] {sorted(s)}" for w, s in enumerate(shares)]
     assert sorted(lines) == expected
 
@@ -174,7 +174,7 @@ def test_signals_are_passed_on_and_end_the_restarts(tmp_path, number):
         tmp_path, script, "--restarts=5", "--", "toy_worker", "--some=flag"
     )
     said = [started.stdout.readline() for _ in range(2)]
-    shares = launch.core_shares(os.sched_getaffinity(0), 2)
+    shares = supervisor.core_shares(os.sched_getaffinity(0), 2)
     assert sorted(said) == [
         f"[worker {w}] ready ['--some=flag', '--strategy=multiworker'] "
         f"{sorted(shares[w])}\n"

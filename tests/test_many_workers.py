@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import run_worker
 
-from trainers import launch
+from trainers import launch, supervisor
 
 # By replicas and workers, what their processes carry out. The four replicas
 # are this process' own.
@@ -65,7 +65,7 @@ def carry_out(count, replicas, folder, parts=None):
         root = pathlib.Path(launch.__file__).parent.parent
         return [(command, {**e, "PYTHONPATH": str(root)}) for e in environments]
 
-    code = launch.Supervisor(start, 0, 20.0, lines.append).run()
+    code = supervisor.Supervisor(start, 0, 20.0, lines.append).run()
     assert code == 0, "\n".join(lines[-60:])
     return {
         part: [dict(np.load(f"{folder}/{part}-{w}.npz")) for w in range(count)]
