@@ -22,10 +22,8 @@ from keras_reptile.episodes import Task
 from keras_reptile.inner_variables import selected
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
-from keras_reptile.shapes import (
-    check_one_input_and_output,
-    training_argument,
-)
+from keras_reptile.seeds import fold_seed, is_seed
+from keras_reptile.shapes import check_model, training_argument
 from keras_reptile.stateless import stateless
 
 
@@ -122,7 +120,7 @@ class Learner:
         """
         variables = self.model.non_trainable_variables
         buffers = [
-            _fold_seed(buffer, number) if is_seed(variable) else buffer
+            fold_seed(buffer, number) if is_seed(variable) else buffer
             for variable, buffer in zip(variables, state.buffers)
         ]
         return state._replace(buffers=buffers)
@@ -303,28 +301,6 @@ class Learner:
         return outputs, list(buffers), list(penalties)
 
 
-def check_model(model) -> None:
-    """Refuses what is not a built Keras model with something to train."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"`model` must be a keras.Model. Received: {type(model).__name__}."
-        )
-    if not model.built:
-        raise ValueError(
-            "`model` must be built, so that its weights exist and can be "
-            f"cloned for each task. Received: unbuilt model '{model.name}'. "
-            "Give its first layer an input shape, or call it once on an "
-            "example."
-        )
-    check_one_input_and_output(model)
-    if not model.trainable_variables:
-        raise ValueError(
-            "`model` must have weights to train. Received: model "
-            f"'{model.name}' with none that is trainable. A subclassed model "
-            "makes its weights when it is called on an example."
-        )
-
-
 def dense(gradients) -> list:
     """Gradients as tensors, those of an embedding's table too."""
     return [
@@ -339,25 +315,3 @@ def _tensors(variables):
 
 def _is_half(tensor):
     return tensor.dtype in (tf.float16, tf.bfloat16)
-
-
-def is_seed(variable) -> bool:
-    """Whether a variable is the seed of a layer such as dropout."""
-    return variable.path.endswith("seed_generator_state")
-
-
-def _fold_seed(seed, number):
-    # Drawn, not only folded in: folding counts up the second word, and so
-    # does Keras at every step, so that tasks would share their masks.
-    key = tf.random.experimental.stateless_fold_in(
-        tf.cast(seed, tf.int64), tf.cast(number, tf.int64), alg="philox"
-    )
-    drawn = tf.random.stateless_uniform(
-        seed.shape,
-        key,
-        minval=0,
-        maxval=2**31 - 1,
-        dtype=tf.int32,
-        alg="philox",
-    )
-    return tf.cast(drawn, seed.dtype)

@@ -49,8 +49,9 @@ def run_tasks(
         if carry:
             after = results[-1][1].slots
             state = state._replace(slots=_if_finite(after, state.slots))
-            results[-1] = results[-1][0], results[-1][1]._replace(
-                slots=state.slots
+            results[-1] = (
+                results[-1][0],
+                results[-1][1]._replace(slots=state.slots),
             )
     return results
 

@@ -7,7 +7,7 @@ The inner model, both optimizers with their slots, and the settings of
 import keras
 
 from keras_reptile import algorithms
-from keras_reptile.learner import is_seed
+from keras_reptile.seeds import is_seed
 
 
 class SavesBothLoops:

@@ -1,4 +1,4 @@
-"""What a Keras model takes and gives: one input, one output, their shapes."""
+"""What a Keras model must be, and what it takes and gives: their shapes."""
 
 import keras
 import tensorflow as tf
@@ -6,7 +6,33 @@ import tensorflow as tf
 from keras_reptile.lowering import lowered
 
 
-def check_one_input_and_output(model: keras.Model) -> None:
+def check_model(model) -> None:
+    """Refuses what is not a built Keras model with something to train.
+
+    Raises:
+        ValueError: That says what is missing.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a keras.Model. Received: {type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built, so that its weights exist and can be "
+            f"cloned for each task. Received: unbuilt model '{model.name}'. "
+            "Give its first layer an input shape, or call it once on an "
+            "example."
+        )
+    _check_one_input_and_output(model)
+    if not model.trainable_variables:
+        raise ValueError(
+            "`model` must have weights to train. Received: model "
+            f"'{model.name}' with none that is trainable. A subclassed model "
+            "makes its weights when it is called on an example."
+        )
+
+
+def _check_one_input_and_output(model: keras.Model) -> None:
     """Refuses a functional model with several inputs or outputs.
 
     Raises:

@@ -1,0 +1,169 @@
+"""`compile` of a MetaModel: both optimizers, the loss and how tasks are run."""
+
+import keras
+
+from keras_reptile import (
+    compiling,
+    distribution,
+    keras_under_strategies,
+    settings,
+    task_running,
+)
+from keras_reptile.learner import Learner
+from keras_reptile.metrics import TaskMetrics, as_list
+from keras_reptile.second_order import check_second_order
+
+
+class ConfiguresBothLoops:
+    """Mixed into `MetaModel`: `compile`, and what it makes of its arguments."""
+
+    def compile(
+        self,
+        optimizer=None,
+        inner_optimizer=None,
+        loss=None,
+        metrics=(),
+        inner_reduction: str | None = None,
+        inner_weight_decay: float = 1.0,
+        jit_compile: bool | str = "auto",
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        task_execution: str = "auto",
+        tasks_per_chunk: int | None = None,
+        inner_variables=None,
+        convolution_dtype: str | None = None,
+    ):
+        """Configures both loops.
+
+        Args:
+            optimizer: The outer optimizer. `SGD(e)` is the paper's
+                interpolation of step size `e`; the default is `SGD(1.0)`.
+            inner_optimizer: Any Keras optimizer that is a pure function of
+                its variables; the default is `SGD(0.01)`.
+            loss: A Keras loss, its name, or a function of targets and
+                outputs that returns one value per example.
+            metrics: Keras metrics or their names, of the query examples
+                after adaptation.
+            inner_reduction: `"sum"` or `"mean"` of the loss over an inner
+                batch, `None` for what the loss itself says. The original
+                differentiates the sum.
+            inner_weight_decay: A factor on every weight before every inner
+                step; 1 is no decay.
+            jit_compile: Whether the inner loop is compiled by XLA. `"auto"`
+                does, but for models with layers that a CPU runs slowly
+                inside a compiled loop; the log names them. The outer
+                update is never compiled.
+            run_eagerly: Runs everything step by step, to debug.
+            steps_per_execution: Meta-steps per call, as Keras has it.
+            task_execution: `"side_by_side"`, `"one_after_another"` or
+                `"vectorized"`, see `keras_reptile.task_running`. `"auto"`
+                chooses by device and says so in the log.
+            tasks_per_chunk: Tasks in one program, where they are vectorized;
+                `None` takes all of a meta-batch.
+            inner_variables: Which variables the inner loop adapts: `None`
+                for all, `"head"`, `"body"`, `"batch_norm"`, names of layers
+                or a function of a variable. Under Reptile and FOML what is
+                not adapted is not learned either; under MAML and FOMAML it
+                is (head only is then ANIL, body only BOIL).
+            convolution_dtype: `"bfloat16"` rounds the factors of the products
+                that compiled convolutions are made of, and adds up in
+                float32: a third more steps per second on a CPU that
+                multiplies bfloat16. The first layer, if it has fewer inputs
+                per output than filters, and what is not compiled, such as
+                the predictions of `kr.evaluate`, keep float32. `None` is the
+                model's own precision.
+
+        Raises:
+            ValueError: If the loss is missing, the inner optimizer cannot be
+                used as a pure function, or the model or the other arguments
+                do not go with an argument.
+        """
+        self._compile_settings = {
+            "optimizer": optimizer or _sgd(1.0),
+            "inner_optimizer": inner_optimizer or _sgd(0.01),
+            "loss": loss,
+            "metrics": as_list(metrics),
+            "inner_reduction": inner_reduction,
+            "inner_weight_decay": inner_weight_decay,
+            "jit_compile": jit_compile,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "task_execution": task_execution,
+            "tasks_per_chunk": tasks_per_chunk,
+            "inner_variables": inner_variables,
+            "convolution_dtype": convolution_dtype,
+        }
+        # Both optimizers' variables are to be where the model's are.
+        with self.distribute_strategy.scope():
+            self._configure(self._compile_settings)
+
+    def _configure(self, given):
+        for name in ("optimizer", "inner_optimizer"):
+            given[name] = keras.optimizers.get(given[name])
+        strategy = self.distribute_strategy
+        distribution.check_strategy(
+            strategy, self.inner_model, self.inner_state
+        )
+        compiling.check_outer_optimizer(given["optimizer"])
+        keras_under_strategies.prepare(given["optimizer"], strategy)
+        self.task_execution = task_running.choose(
+            given["task_execution"],
+            self.inner_model,
+            self.algorithm,
+            self.inner_state,
+            given["run_eagerly"],
+            given["convolution_dtype"],
+        )
+        self.tasks_per_chunk = given["tasks_per_chunk"]
+        task_running.check_chunk(self.tasks_per_chunk, self.task_execution)
+        self.inner_loop_is_compiled = compiling.whether_to_jit(
+            given["jit_compile"], self.inner_model
+        )
+        lower = self.inner_loop_is_compiled and not given["run_eagerly"]
+        compiling.check_convolution_dtype(
+            given["convolution_dtype"], self.inner_model, lower
+        )
+        self.learner = Learner(
+            self.inner_model,
+            given["loss"],
+            given["inner_optimizer"],
+            given["inner_reduction"],
+            given["inner_weight_decay"],
+            lower,
+            given["inner_variables"],
+            in_bfloat16=given["convolution_dtype"] is not None,
+        )
+        check_second_order(self.algorithm, self.learner)
+        # Under its own name, so that `.keras` files hold its slots.
+        self.inner_optimizer = self.learner.optimizer
+        self._task_metrics = TaskMetrics(
+            self.learner.loss_function,
+            given["metrics"],
+            strategy.num_replicas_in_sync,
+        )
+        self._compiled_functions = {}
+        self._fit_spec = self._evaluate_spec = None
+        # The loss and metrics stay here: Keras' own would read a Task as
+        # (x, y, weight). Compiling all of a step breaks under strategies.
+        super().compile(
+            optimizer=given["optimizer"],
+            run_eagerly=given["run_eagerly"],
+            steps_per_execution=given["steps_per_execution"],
+            jit_compile=False,
+            auto_scale_loss=False,
+        )
+        self.optimizer.build(self.inner_model.trainable_variables)
+        self.trained_paths = [
+            v.path for v in self.inner_model.trainable_variables
+        ]
+        self.settings = settings.of_model(
+            self.inner_model,
+            {**given, "jit_compile": self.inner_loop_is_compiled},
+            self.algorithm,
+            self.inner_state,
+            self.learner.adapts,
+        )
+
+
+def _sgd(learning_rate):
+    return keras.optimizers.SGD(learning_rate)
