@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
+from mini_imagenet_tree import write_tree
 from tensorflow.python.framework import ops
 
 import keras_reptile as kr
@@ -51,6 +53,36 @@ def float64():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def log(caplog):
+    """absl's log, which does not propagate to pytest by itself."""
+    logging.get_absl_logger().addHandler(caplog.handler)
+    yield caplog
+    logging.get_absl_logger().removeHandler(caplog.handler)
+
+
+def messages(log):
+    return " ".join(record.getMessage() for record in log.records)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A small one of images, laid out as mini-ImageNet is."""
+    return write_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The loader for trees that are not the whole of mini-ImageNet."""
+
+    def load(data_dir, classes="any", **arguments):
+        return kr.data.mini_imagenet(
+            data_dir, classes=classes, cache_dir=tmp_path / "cache", **arguments
+        )
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, blobs, mlp
+from conftest import SPEC, blobs, messages, mlp
 
 import keras_reptile as kr
 
@@ -234,20 +234,6 @@ def test_other_shapes_may_follow_each_other():
         model.evaluate(stream, steps=2, verbose=0)
 
 
-def messages(caplog):
-    return " ".join(record.getMessage() for record in caplog.records)
-
-
-@pytest.fixture
-def log(caplog):
-    """absl's log, which does not propagate to pytest by itself."""
-    from absl import logging
-
-    logging.get_absl_logger().addHandler(caplog.handler)
-    yield caplog
-    logging.get_absl_logger().removeHandler(caplog.handler)
-
-
 def test_what_cannot_be_lowered_is_said(log):
     network = keras.Sequential(
         [keras.Input((4,)), OtherBatchNormalization(), keras.layers.Dense(3)]
@@ -280,80 +266,6 @@ def test_losses_that_do_not_fit_the_outputs_are_refused():
             continue
         with pytest.raises(ValueError, match="outputs of shape .9, 3."):
             model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
-
-
-@pytest.mark.parametrize("value", ["never", 2, None])
-def test_unknown_jit_compile_is_refused(value):
-    with pytest.raises(ValueError, match="jit_compile"):
-        compiled(mlp(), jit_compile=value)
-
-
-class Turned(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.turn = keras.layers.RandomRotation(0.1, name="turn")
-        self.flatten = keras.layers.Flatten()
-        self.head = keras.layers.Dense(3)
-
-    def call(self, x, training=None):
-        return self.head(self.flatten(self.turn(x, training=training)))
-
-
-def turned_sequential():
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.RandomRotation(0.1, name="turn"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    "make", [turned_sequential, lambda: built(Turned(), (1, 8, 8, 1))]
-)
-def test_a_layer_xla_has_no_kernel_for_is_named_and_trains(make, log):
-    images = np.random.default_rng(0).uniform(size=(6, 10, 8, 8, 1))
-    images = images.reshape(60, 8, 8, 1).astype("float32")
-    classes = kr.data.ClassDataset(images, [10] * 6)
-    model = compiled(make(), jit_compile="auto")
-    assert "cannot compile turn" in messages(log)
-    history = model.fit(
-        classes.episodes(SPEC, meta_batch_size=2), steps_per_epoch=2, verbose=0
-    ).history
-    assert np.isfinite(history["loss"]).all()
-
-
-class TurnedInPrediction(keras.layers.RandomRotation):
-    def call(self, x, training=None):
-        return x if training else super().call(x, training=True)
-
-
-def test_a_layer_that_fails_in_prediction_only_is_named(log):
-    network = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            TurnedInPrediction(0.1, name="turn"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3),
-        ]
-    )
-    model = compiled(network, jit_compile="auto")
-    assert "cannot compile turn" in messages(log)
-    assert not model.inner_loop_is_compiled
-
-
-@pytest.mark.parametrize("shape", [{"x": (None, 4)}, [(None, 4)], "4"])
-def test_a_build_configuration_that_is_no_shape_tells_nothing(shape):
-    network = built(Subclassed())
-    network.get_build_config = lambda: {"input_shape": shape}
-    assert compiled(network, jit_compile="auto").inner_loop_is_compiled
-
-
-def test_a_model_xla_can_compile_is_compiled(log):
-    compiled(mlp(), jit_compile="auto")
-    assert "cannot compile" not in messages(log)
 
 
 def test_a_function_that_could_not_be_found_again_is_not_saved(tmp_path):

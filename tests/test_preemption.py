@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import SPEC, all_values, assert_same, meta_model
-from test_callbacks import (
+from watched_run import (
     HELD_OUT,
     TRAIN,
     run,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import LOSS, SPEC, all_values, assert_same, meta_model
-from test_callbacks import (
+from watched_run import (
     HELD_OUT,
     PROTOCOL,
     TRAIN,

@@ -10,8 +10,8 @@ import time
 import pytest
 import tensorflow as tf
 from absl import flags
+from mini_imagenet_tree import write_tree
 from test_data import TFDS, needs_omniglot
-from test_mini_imagenet import write_tree
 
 from keras_reptile import files, scalars
 from trainers import algorithm_flags, curves, presets

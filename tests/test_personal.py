@@ -1,0 +1,78 @@
+"""`adapt`: a plain model that knows new classes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import all_values, assert_same, meta_model
+from trained_model import support, trained
+
+import keras_reptile as kr
+
+
+def test_adapt_gives_a_plain_model_that_knows_the_classes():
+    model = trained(steps=60)
+    before, task = all_values(model), support()
+    personal = model.adapt(task.support.x, task.support.y, steps=20)
+    assert type(personal) is keras.Sequential
+    predicted = personal.predict(task.query.x, verbose=0).argmax(-1)
+    assert (predicted == task.query.y).mean() > 0.8
+    # One by one or together: a prediction stands by itself.
+    alone = [personal.predict(x[None], verbose=0)[0] for x in task.query.x]
+    together = personal.predict(task.query.x, verbose=0)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert_same(before, all_values(model))
+
+
+def test_adapt_is_the_inner_loop_of_training():
+    # One task, outer step 1: the new weights are the adapted ones.
+    task = support()
+    model = trained(steps=3, optimizer=keras.optimizers.SGD(1.0))
+    personal = model.adapt(task.support.x, task.support.y, 5, 6, seed=7)
+    from keras_reptile.personal import support_task
+
+    batch = support_task(model.learner, task.support.x, task.support.y, 5, 6, 7)
+    tasks = tf.nest.map_structure(lambda t: t[tf.newaxis], batch)
+    tasks = tasks._replace(query=kr.Examples(*(q[:, :0] for q in tasks.query)))
+    dataset = tf.data.Dataset.from_tensors(tasks)
+    model.fit(dataset, steps_per_epoch=1, verbose=0)
+    for one, other in zip(
+        personal.trainable_variables, model.trainable_variables
+    ):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
+
+
+def test_a_personal_model_saves_as_any_other(tmp_path):
+    task = support()
+    personal = trained().adapt(task.support.x, task.support.y)
+    personal.save(tmp_path / "personal.keras")
+    loaded = keras.saving.load_model(tmp_path / "personal.keras")
+    np.testing.assert_array_equal(
+        personal.predict(task.query.x, verbose=0),
+        loaded.predict(task.query.x, verbose=0),
+    )
+
+
+TASK = support()
+X, Y = TASK.support.x, TASK.support.y
+
+
+@pytest.mark.parametrize(
+    "x, y, settings, text",
+    [
+        (X[:, :3], Y, {}, r"input shape \(4,\).*\(3,\)"),
+        (X[..., None], Y, {}, r"input shape \(4,\).*\(4, 1\)"),
+        (X * np.nan, Y, {}, "finite.*NaN"),
+        ((X * 10).astype("uint8"), Y, {}, "floats.*uint8.*/ 255"),
+        (X, Y.astype("float32"), {}, "integer labels.*float32"),
+        (X, Y + 1, {}, "from 0 to 2.*from 1 to 3"),
+        (X, Y - 1, {}, "from 0 to 2.*from -1 to 1"),
+        (X, Y[:-1], {}, "one label per support example"),
+        (X[:0], Y[:0], {}, "at least one example"),
+        (X, Y, {"steps": 0}, "`steps`.*at least 1"),
+        (X, Y, {"batch_size": 13}, "batch_size=13.*12"),
+    ],
+)
+def test_adapt_refuses_what_does_not_suit(x, y, settings, text):
+    with pytest.raises(ValueError, match=text):
+        meta_model().adapt(x, y, **settings)
