@@ -369,6 +369,7 @@ def test_algorithms(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["joint"]["scores"]) == {"1-shot", "5-shot"}
     assert results["joint"]["peak_memory"] > 1e8
+    assert (tmp_path / "algorithms.png").stat().st_size > 5_000
     ended = run("algorithms", "--only=mamml", f"--logdir={tmp_path}")
     assert "--only must be of" in ended.stdout + ended.stderr
     ended = run("algorithms", "--here", f"--logdir={tmp_path}")

@@ -7,31 +7,28 @@ Usage:
 
 Joint training, Reptile, first-order MAML with a separate tail, MAML, and
 Reptile adapted at the head only (ANIL), each for as many meta-iterations of
-five tasks, in a process of its own for its peak memory.
+five tasks, in a process of its own for its peak memory. Their settings, and
+why they differ, are in `algorithm_trainings.py`.
 
-Joint training and Reptile have the paper's settings (o15). First-order MAML
-has them too, with five shots more for its tail. MAML's meta-gradient is a
-gradient of the loss and not a way gone by weights, so that it takes an outer
-Adam; it learns to do with few, large steps, so that its inner loop is plain
-gradient descent of a larger rate on the whole support set; and it is trained
-on as many shots as it is asked for, so that there are two of it.
-
-Source: Nichol, Achiam & Schulman 2018, section 6; Finn, Abbeel & Levine 2017,
-arXiv:1703.03400; Raghu et al. 2020, arXiv:1909.09157.
+Source: Nichol, Achiam & Schulman 2018, section 6.
 """
 
-import dataclasses
 import json
 import pathlib
 import resource
 import subprocess
 import sys
 
-import keras
 from absl import flags
 
 import keras_reptile as kr
 from trainers import common, omniglot_folder, results_file, strategy, usage
+from trainers.algorithm_trainings import (
+    TASKS,
+    build_model,
+    protocols,
+    trainings,
+)
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
@@ -49,56 +46,6 @@ _ONLY = flags.DEFINE_multi_string(
 _HERE = flags.DEFINE_boolean(
     "here", False, "Trains in this process; what the program starts itself by."
 )
-_TASKS = 5
-_SUM = {"inner_reduction": "sum"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One way to meta-train, and how what it learned is adapted.
-
-    `scored` are, by label, the shots and the variables adapted at evaluation.
-    """
-
-    algorithm: str
-    spec: kr.EpisodeSpec
-    outer: tuple  # The optimizer's name and its first learning rate.
-    inner: keras.optimizers.Optimizer
-    scored: dict
-    eval_steps: int = 50
-    eval_batch: int | None = 5
-    settings: dict = dataclasses.field(default_factory=dict)
-
-
-def trainings() -> dict[str, Training]:
-    """All of them by name."""
-    adam = keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.999, epsilon=1e-8)
-    paper = kr.EpisodeSpec(5, 10, 0, inner_steps=5, inner_batch_size=10)
-    tail = kr.EpisodeSpec(5, 10, 5, inner_steps=4, inner_batch_size=10)
-    both = {"1-shot": (1, None), "5-shot": (5, None)}
-    head = {"1-shot, head": (1, "head"), "5-shot, head": (5, "head")}
-    found = {
-        "joint": Training("joint", paper, ("SGD", 1.0), adam, both),
-        "reptile": Training(
-            "reptile", paper, ("SGD", 1.0), adam, {**both, **head}
-        ),
-        "fomaml": Training("foml_tail", tail, ("SGD", 1.0), adam, both),
-    }
-    found = {
-        name: dataclasses.replace(training, settings=_SUM)
-        for name, training in found.items()
-    }
-    for shots in (1, 5):
-        found[f"maml_{shots}shot"] = Training(
-            "maml",
-            kr.EpisodeSpec(5, shots, 10, inner_steps=3),
-            ("Adam", 2e-3),
-            keras.optimizers.SGD(0.2),
-            {f"{shots}-shot": (shots, None)},
-            eval_steps=10,
-            eval_batch=None,
-        )
-    return found
 
 
 def main():
@@ -128,6 +75,7 @@ def main():
     report(results)
     path = results_file.write(logdir, results)
     print(f"Results: {path}.")
+    draw(results, logdir / "algorithms.png")
 
 
 def in_own_process(name, logdir) -> dict:
@@ -168,17 +116,19 @@ def in_own_process(name, logdir) -> dict:
 def carry_out(name, training, logdir):
     """Trains and scores in this process, and writes the results."""
     with strategy.chosen().scope():
-        model = build_model(training)
+        model = build_model(training, _META_ITERS.value, common.SEED.value)
     omniglot = kr.data.omniglot(omniglot_folder.DATA_DIR.value)
     history = model.fit(
-        omniglot.train.episodes(training.spec, _TASKS, common.SEED.value),
+        omniglot.train.episodes(training.spec, TASKS, common.SEED.value),
         steps_per_epoch=_META_ITERS.value,
         callbacks=[kr.MetaTrainer(), common.tensorboard(logdir)],
         verbose=0,
     ).history
     scores = {
-        label: kr.evaluate(model, omniglot.test, protocol(training, *what))
-        for label, what in training.scored.items()
+        label: kr.evaluate(model, omniglot.test, protocol)
+        for label, protocol in protocols(
+            training, _EVAL_SAMPLES.value, common.SEED.value
+        ).items()
     }
     results_file.write(
         logdir,
@@ -194,34 +144,6 @@ def carry_out(name, training, logdir):
                 for label, modes in scores.items()
             },
         },
-    )
-
-
-def build_model(training) -> kr.MetaModel:
-    """The paper's network and both optimizers."""
-    keras.utils.set_random_seed(common.SEED.value)
-    model = kr.MetaModel(kr.models.omniglot_cnn(5), training.algorithm)
-    name, rate = training.outer
-    schedule = kr.schedules.linear(rate, 0.0, _META_ITERS.value)
-    model.compile(
-        optimizer=getattr(keras.optimizers, name)(schedule),
-        inner_optimizer=training.inner,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **training.settings,
-    )
-    return model
-
-
-def protocol(training, shots, inner_variables) -> kr.Protocol:
-    """How a training is scored, in both modes."""
-    return kr.Protocol(
-        ways=5,
-        shots=shots,
-        inner_steps=training.eval_steps,
-        inner_batch_size=training.eval_batch,
-        num_episodes=_EVAL_SAMPLES.value,
-        seed=common.SEED.value,
-        inner_variables=inner_variables,
     )
 
 
@@ -247,6 +169,38 @@ def report(results):
         + ["meta-iterations/s", "peak memory, GB"],
         rows,
     )
+
+
+def draw(results, picture):
+    """Draws the accuracies with their intervals, where matplotlib is."""
+    try:
+        figure, axes = common.new_figure(2, sharey=True)
+    except UsageError as error:  # The results are written.
+        common.say(error)
+        return
+    for axis, shots in zip(axes[0], ("1-shot", "5-shot")):
+        scored = {
+            name.removesuffix("_" + shots.replace("-", ""))
+            + label.removeprefix(shots): modes
+            for name, result in results.items()
+            for label, modes in result["scores"].items()
+            if label.startswith(shots)
+        }
+        for mode, marker in zip(kr.evaluation.MODES, "os"):
+            axis.errorbar(
+                [100 * modes[mode]["mean"] for modes in scored.values()],
+                list(scored),
+                xerr=[100 * modes[mode]["ci95"] for modes in scored.values()],
+                linestyle="",
+                marker=marker,
+                capsize=2,
+                label=mode,
+            )
+        axis.set_xlabel(f"{shots} accuracy in percent")
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(fontsize="x-small")
+    common.save_figure(figure, picture)
+    common.say(f"Picture: {picture}.")
 
 
 if __name__ == "__main__":
