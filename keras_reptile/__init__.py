@@ -21,6 +21,7 @@ from keras_reptile import (
     data,
     models,
     schedules,
+    workers,
 )
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task
@@ -48,4 +49,5 @@ __all__ = [
     "evaluate",
     "models",
     "schedules",
+    "workers",
 ]

@@ -32,9 +32,10 @@ class MetaTrainer(keras.callbacks.Callback):
     episodes, dropout and schedules are functions of the meta-step, and a
     checkpoint holds all else (weights, outer optimizer, inner slots).
 
-    Where it writes checkpoints, SIGTERM ends the training after the meta-step
-    it arrives in, or in the middle of an evaluation, which is then made up
-    for: a checkpoint is written, `fit` returns, and `preempted` is true.
+    Where it writes checkpoints, SIGTERM ends the training after the call of
+    `steps_per_execution` meta-steps that it arrives in, or in the middle of an
+    evaluation, which is then made up for: a checkpoint is written, `fit`
+    returns, and `preempted` is true.
 
     Args:
         validation: Classes to evaluate on. Neither those trained on nor
@@ -46,7 +47,7 @@ class MetaTrainer(keras.callbacks.Callback):
         checkpoint_dir: Where checkpoints go; `None` writes none. No other
             run can use the folder meanwhile.
         checkpoint_interval: Meta-steps between checkpoints; `None` takes
-            `eval_interval`.
+            `eval_interval`, and where that is `None`, too, the ends of epochs.
         keep: How many of the newest checkpoints stay. The best by
             `val_accuracy` stays as `best.npz` besides.
         resume: Goes on from the newest checkpoint in `checkpoint_dir`, if

@@ -51,8 +51,9 @@ class ConfiguresBothLoops:
                 step; 1 is no decay.
             jit_compile: Whether the inner loop is compiled by XLA. `"auto"`
                 does, but for models with layers that a CPU runs slowly
-                inside a compiled loop; the log names them. The outer
-                update is never compiled.
+                inside a compiled loop, such as max pooling, or that XLA
+                cannot compile; the log names them. The outer update is
+                never compiled.
             run_eagerly: Runs everything step by step, to debug.
             steps_per_execution: Meta-steps per call, as Keras has it.
             task_execution: `"side_by_side"`, `"one_after_another"` or

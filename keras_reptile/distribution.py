@@ -32,7 +32,7 @@ def check_strategy(strategy, model, inner_state: str) -> None:
     if "ParameterServer" in kind or "CentralStorage" in kind:
         raise ValueError(
             "A meta-step is one update of all replicas together. Received: "
-            f"{kind}, whose workers step each for itself. Use {_SYNCHRONOUS}."
+            f"{kind}, which is not supported. Use {_SYNCHRONOUS}."
         )
     replicas = strategy.num_replicas_in_sync
     if inner_state == "carry" and replicas > 1:

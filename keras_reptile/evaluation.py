@@ -118,7 +118,7 @@ def evaluate(
 
     ```python
     scores = kr.evaluate(model, omniglot.test, kr.Protocol(ways=5, shots=1))
-    print(scores["inductive"])  # 95.39 +- 0.41 % (1000 episodes)
+    print(scores["inductive"])  # 95.39 +- 0.57 % (1000 episodes)
     ```
     """
     check_protocol(model, classes, protocol)

@@ -45,7 +45,7 @@ class MetaModel(
             `(learner, state, task) -> (meta_gradient, adapted_state)`.
         inner_state: What becomes of the inner optimizer's slots.
             `"average"`: every task of a meta-batch starts from the same
-            slots and the mean is kept; the tasks run side by side.
+            slots and the mean is kept, so that they can run side by side.
             `"carry"`: from task to task, one after another, as the original.
             `"reset"`: every task starts with a new optimizer.
         name: The model's name.

@@ -286,10 +286,15 @@ def test_the_papers_rows():
 
 
 @pytest.mark.parametrize(
-    ("given", "reduction"),
-    [((), "sum"), (("--algorithm=maml",), "mean"), (("--foml",), "sum")],
+    ("given", "reduction", "rates"),
+    [
+        ((), "sum", (1e-3, 1.0)),
+        (("--foml",), "sum", (1e-3, 1.0)),
+        (("--algorithm=maml",), "mean", (0.2, 5e-3)),
+        (("--algorithm=fomaml",), "mean", (0.1, 5e-3)),
+    ],
 )
-def test_rates_go_with_their_losses(given, reduction):
+def test_rates_go_with_their_losses(given, reduction, rates):
     flags.FLAGS(["program", *given])
     try:
         settings = presets.OMNIGLOT["o15"] | algorithm_flags.replaced()
@@ -299,7 +304,7 @@ def test_rates_go_with_their_losses(given, reduction):
         for name in ("algorithm", "foml"):
             flags.FLAGS[name].unparse()
     assert settings["inner_reduction"] == reduction
-    assert settings["learning_rate"] == (0.2 if reduction == "mean" else 1e-3)
+    assert (settings["learning_rate"], settings["meta_step"]) == rates
 
 
 def test_curves_have_every_step_and_the_last_of_each(tmp_path):

@@ -6,6 +6,7 @@
 from absl import flags
 
 import keras_reptile as kr
+from trainers.algorithm_trainings import EVAL_STEPS, INNER_STEPS, OUTER_RATE
 from trainers.usage import UsageError
 
 _ALGORITHM = flags.DEFINE_enum(
@@ -13,8 +14,8 @@ _ALGORITHM = flags.DEFINE_enum(
     None,
     kr.algorithms.names(),
     "In place of --foml and --foml_tail. maml and fomaml come with settings "
-    "of their own: gradient descent inside, 3 steps of 0.2 on the whole "
-    "support set, and an outer Adam of 2e-3. (default: reptile)",
+    "of their own: gradient descent inside, of 3 steps of 0.2 or 5 of 0.1 on "
+    "the whole support set, and an outer Adam of 5e-3. (default: reptile)",
 )
 _FOML = flags.DEFINE_boolean(
     "foml", False, "First-order MAML: the last inner step is the update."
@@ -42,7 +43,6 @@ _OUTER = flags.DEFINE_enum(
     ["sgd", "adam"],
     "Takes --meta_step. (default: adam for maml and fomaml, else sgd)",
 )
-_OF_QUERY_LOSS = ("maml", "fomaml")
 
 
 def replaced() -> dict:
@@ -52,16 +52,17 @@ def replaced() -> dict:
     and an inner loop that is short, of large steps, and at the shots asked
     for. Chosen for 5 ways, see `trainers.algorithms`.
     """
-    if _name() not in _OF_QUERY_LOSS:
+    if _name() not in INNER_STEPS:
         return {}
+    steps, rate = INNER_STEPS[_name()]
     return {
         "train_shots": 0,
         "inner_batch": None,
-        "inner_iters": 3,
-        "learning_rate": 0.2,
-        "meta_step": 2e-3,
+        "inner_iters": steps,
+        "learning_rate": rate,
+        "meta_step": OUTER_RATE,
         "eval_batch": None,
-        "eval_iters": 10,
+        "eval_iters": EVAL_STEPS,
     }
 
 
@@ -81,7 +82,7 @@ def complete(settings: dict) -> dict:
             there are no queries for an algorithm that learns from them.
     """
     name, tail, queries = _name(), _FOML_TAIL.value or 0, _QUERIES.value
-    of_query_loss = name in _OF_QUERY_LOSS
+    of_query_loss = name in INNER_STEPS
     if tail:
         _check_tail(settings)
         queries = tail
@@ -97,7 +98,7 @@ def complete(settings: dict) -> dict:
         "algorithm": name,
         "queries": queries,
         "sgd": of_query_loss if _SGD.value is None else _SGD.value,
-        # The original descends sums; 0.2 is a rate for a mean.
+        # The original descends sums; the rates of these are for a mean.
         "inner_reduction": "mean" if of_query_loss else "sum",
         "outer_optimizer": _OUTER.value or outer,
         "tail": tail,

@@ -22,6 +22,11 @@ import keras
 import keras_reptile as kr
 
 TASKS = 5
+# Of algorithms whose meta-gradient is the query loss's: inner steps, their
+# rate, and what else goes with them.
+INNER_STEPS = {"fomaml": (5, 0.1), "maml": (3, 0.2)}
+OUTER_RATE = 5e-3
+EVAL_STEPS = 10
 _SUM = {"inner_reduction": "sum"}
 
 
@@ -60,15 +65,15 @@ def trainings() -> dict[str, Training]:
         name: dataclasses.replace(training, settings=_SUM)
         for name, training in found.items()
     }
-    for algorithm, steps, rate in (("fomaml", 5, 0.1), ("maml", 3, 0.2)):
+    for algorithm, (steps, rate) in INNER_STEPS.items():
         for shots in (1, 5):
             found[f"{algorithm}_{shots}shot"] = Training(
                 algorithm,
                 kr.EpisodeSpec(5, shots, 10, inner_steps=steps),
-                ("Adam", 5e-3),
+                ("Adam", OUTER_RATE),
                 keras.optimizers.SGD(rate),
                 {f"{shots}-shot": (shots, None)},
-                eval_steps=10,
+                eval_steps=EVAL_STEPS,
                 eval_batch=None,
             )
     return found

@@ -1,4 +1,4 @@
-"""Learns to learn invented characters, in three minutes and no download.
+"""Learns to learn invented characters, in a minute and no download.
 
 Usage:
     python -m trainers.quickstart

@@ -1,4 +1,4 @@
-"""Meta-learning algorithms, one file each.
+"""Meta-learning algorithms, a file for each kind.
 
 An algorithm is a plain function
 `(learner, state, task) -> (meta_gradient, adapted_state)`; a user's own one

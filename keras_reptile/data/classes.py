@@ -160,8 +160,8 @@ class ClassDataset:
 
         Raises:
             ValueError: If there are fewer classes than ways, a class has
-                fewer examples than an episode takes, or a number is not a
-                positive integer.
+                fewer examples than an episode takes, or a number is out of
+                range.
         """
         check_stream(spec, meta_batch_size, seed, start)
         self.check(spec)
