@@ -30,7 +30,10 @@ class MetaTrainer(keras.callbacks.Callback):
     A resumed run ends with bitwise the weights of an uninterrupted one, on a
     machine with as many cores (`keras_reptile.lanes`):
     episodes, dropout and schedules are functions of the meta-step, and a
-    checkpoint holds all else (weights, outer optimizer, inner slots).
+    checkpoint holds all else (weights, outer optimizer, inner slots). What
+    callbacks of Keras' remember, such as EarlyStopping, no checkpoint holds:
+    they begin anew, and the log says so. Of them, those that give back the
+    best weights leave the inner slots as they are; `best.npz` has both.
 
     Where it writes checkpoints, SIGTERM ends the training after the call of
     `steps_per_execution` meta-steps that it arrives in, or in the middle of an
@@ -112,6 +115,7 @@ class MetaTrainer(keras.callbacks.Callback):
             validation, protocol, gradient_agreement
         )
         self._folder = RunFolder(checkpoint_dir, keep, resume, on_write_error)
+        self.resume = resume
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
@@ -153,7 +157,7 @@ class MetaTrainer(keras.callbacks.Callback):
             **self._measurements.settings,
         }
         self._evaluation_due = self.preempted = False
-        if self._folder.resume:
+        if self.resume:
             fit_checks.check_resumable(x)
         if self._folder.path is not None:
             self._preemption.watch()
@@ -245,12 +249,22 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._told_to_stop():
             self.model.stop_training = True
         if logs is not None:
+            # Of `validation_data`, which would be of another measure.
+            for name in self._measurements.names:
+                logs.pop(name, None)
             logs.update(self._scores, **self._progress())
 
-    def on_train_end(self, logs=None):
+    def before_final_values(self) -> None:
+        """Saves the weights that are trained on; called by `MetaModel.fit`.
+
+        Some outer optimizers put averages in their place after that.
+        """
         step = self.model.meta_step
         if self._saved_at != step:
             self._save(step)
+
+    def on_train_end(self, logs=None):
+        step = self.model.meta_step
         self.seconds = time.perf_counter() - self._started
         if self._told_to_stop():
             logging.warning("Ended by SIGTERM after meta-step %d.", step)

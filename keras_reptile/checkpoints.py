@@ -59,7 +59,7 @@ def write(
         extra: What else to keep, as JSON.
         settings: What the run is made with, see `keras_reptile.settings`.
     """
-    arrays = {k: v.numpy() for k, v in variables_of(model).items()}
+    arrays = {k: _storable(v.numpy()) for k, v in variables_of(model).items()}
     header = {
         "format": 1,
         "step": model.meta_step,
@@ -206,6 +206,11 @@ def _matched(variables, arrays, path):
             "the same model, or use another checkpoint folder."
         )
     return pairs
+
+
+def _storable(array):
+    """bfloat16, of which an archive has the bytes only, as float32: exact."""
+    return array.astype("float32") if array.dtype.kind == "V" else array
 
 
 def _checksum(arrays):

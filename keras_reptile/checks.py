@@ -41,6 +41,14 @@ def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
             check_labels(y, width, f"{part}.y")
 
 
+def check_losses(tasks: Task, model, loss) -> None:
+    """`check_loss` of the first task's support and query examples."""
+    for examples in (tasks.support, tasks.query):
+        if examples.x.shape[1]:
+            example = examples.x.shape[2:]
+            check_loss(examples.y[0], example, model, loss)
+
+
 def check_loss(targets, example: tuple, model, loss) -> None:
     """Refuses targets that the loss cannot compare with the outputs.
 
@@ -82,6 +90,8 @@ def _broadcasts(targets, outputs, loss):
     allowed = [outputs.shape]
     if outputs.shape[1:] == (1,):
         allowed.append(outputs.shape[:1])
+    if outputs.ndim == 1:
+        allowed.append((*outputs.shape, 1))
     return loss.is_elementwise and targets.shape not in allowed
 
 

@@ -61,7 +61,7 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
             ", ".join(slow),
         )
         return False
-    refusal = None if _known_to_xla(model) else refused_by_xla(model)
+    refusal = None if known_to_xla(model) else refused_by_xla(model)
     if refusal:
         logging.warning(
             "The inner loop is not compiled by XLA, which cannot compile %s. "
@@ -164,7 +164,7 @@ def refused_by_xla(model: keras.Model) -> str | None:
     return None
 
 
-def _known_to_xla(model):
+def known_to_xla(model: keras.Model) -> bool:
     """Whether a model has nothing but layers that XLA always compiles."""
     parts = model._flatten_layers()
     # What is no layer but a function, as of `keras.ops`.

@@ -9,6 +9,8 @@ from keras_reptile import (
     settings,
     task_running,
 )
+from keras_reptile.integers import check_integer
+from keras_reptile.layer_state import check_state_of_layers
 from keras_reptile.learner import Learner
 from keras_reptile.metrics import TaskMetrics, as_list
 from keras_reptile.second_order import check_second_order
@@ -79,7 +81,7 @@ class ConfiguresBothLoops:
                 used as a pure function, or the model or the other arguments
                 do not go with an argument.
         """
-        self._compile_settings = {
+        given = {
             "optimizer": optimizer or _sgd(1.0),
             "inner_optimizer": inner_optimizer or _sgd(0.01),
             "loss": loss,
@@ -96,18 +98,31 @@ class ConfiguresBothLoops:
         }
         # Both optimizers' variables are to be where the model's are.
         with self.distribute_strategy.scope():
-            self._configure(self._compile_settings)
+            for name in ("optimizer", "inner_optimizer"):
+                given[name] = keras.optimizers.get(given[name])
+            self._check_outer_loop(given)
+            # Nothing of this model changes before all of it is let through.
+            execution, jit = self._chosen_execution(given)
+            learner = self._made_learner(given, jit)
+            metrics = TaskMetrics(
+                learner.loss_function,
+                given["metrics"],
+                self.distribute_strategy.num_replicas_in_sync,
+            )
+            self._take(given, execution, jit, learner, metrics)
 
-    def _configure(self, given):
-        for name in ("optimizer", "inner_optimizer"):
-            given[name] = keras.optimizers.get(given[name])
-        strategy = self.distribute_strategy
+    def _check_outer_loop(self, given):
+        strategy, optimizer = self.distribute_strategy, given["optimizer"]
         distribution.check_strategy(
             strategy, self.inner_model, self.inner_state
         )
-        compiling.check_outer_optimizer(given["optimizer"])
-        keras_under_strategies.prepare(given["optimizer"], strategy)
-        self.task_execution = task_running.choose(
+        compiling.check_outer_optimizer(optimizer)
+        check_integer("steps_per_execution", given["steps_per_execution"], 1)
+        keras_under_strategies.prepare(optimizer, strategy)
+
+    def _chosen_execution(self, given):
+        """In which way tasks are run, and whether XLA compiles them."""
+        execution = task_running.choose(
             given["task_execution"],
             self.inner_model,
             self.algorithm,
@@ -115,16 +130,18 @@ class ConfiguresBothLoops:
             given["run_eagerly"],
             given["convolution_dtype"],
         )
-        self.tasks_per_chunk = given["tasks_per_chunk"]
-        task_running.check_chunk(self.tasks_per_chunk, self.task_execution)
-        self.inner_loop_is_compiled = compiling.whether_to_jit(
+        task_running.check_chunk(given["tasks_per_chunk"], execution)
+        check_state_of_layers(self.inner_model)
+        return execution, compiling.whether_to_jit(
             given["jit_compile"], self.inner_model
         )
-        lower = self.inner_loop_is_compiled and not given["run_eagerly"]
+
+    def _made_learner(self, given, jit):
+        lower = jit and not given["run_eagerly"]
         compiling.check_convolution_dtype(
             given["convolution_dtype"], self.inner_model, lower
         )
-        self.learner = Learner(
+        learner = Learner(
             self.inner_model,
             given["loss"],
             given["inner_optimizer"],
@@ -134,16 +151,10 @@ class ConfiguresBothLoops:
             given["inner_variables"],
             in_bfloat16=given["convolution_dtype"] is not None,
         )
-        check_second_order(self.algorithm, self.learner)
-        # Under its own name, so that `.keras` files hold its slots.
-        self.inner_optimizer = self.learner.optimizer
-        self._task_metrics = TaskMetrics(
-            self.learner.loss_function,
-            given["metrics"],
-            strategy.num_replicas_in_sync,
-        )
-        self._compiled_functions = {}
-        self._fit_spec = self._evaluate_spec = None
+        check_second_order(self.algorithm, learner)
+        return learner
+
+    def _take(self, given, execution, jit, learner, metrics):
         # The loss and metrics stay here: Keras' own would read a Task as
         # (x, y, weight). Compiling all of a step breaks under strategies.
         super().compile(
@@ -153,16 +164,25 @@ class ConfiguresBothLoops:
             jit_compile=False,
             auto_scale_loss=False,
         )
-        self.optimizer.build(self.inner_model.trainable_variables)
-        self.trained_paths = [
-            v.path for v in self.inner_model.trainable_variables
-        ]
+        trained = self.inner_model.trainable_variables
+        self.optimizer.build(trained)
+        self._compile_settings = given
+        self.task_execution = execution
+        self.tasks_per_chunk = given["tasks_per_chunk"]
+        self.inner_loop_is_compiled = jit
+        self.learner = learner
+        # Under its own name, so that `.keras` files hold its slots.
+        self.inner_optimizer = learner.optimizer
+        self._task_metrics = metrics
+        self._compiled_functions = {}
+        self._fit_spec = self._evaluate_spec = None
+        self.trained_paths = [v.path for v in trained]
         self.settings = settings.of_model(
             self.inner_model,
-            {**given, "jit_compile": self.inner_loop_is_compiled},
+            {**given, "jit_compile": jit},
             self.algorithm,
             self.inner_state,
-            self.learner.adapts,
+            learner.adapts,
         )
 
 

@@ -1,5 +1,6 @@
 """What is asked of a dataset and of a model when `fit` is called."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -34,14 +35,7 @@ def check_task_dataset(dataset, model, loss) -> None:
             "The dataset's elements must be kr.Task(support, query, batches)."
             f" Received: {dataset.element_spec}."
         )
-    batches = dataset.element_spec.batches.shape
-    if batches.rank == 3 and None in batches[:2]:
-        raise ValueError(
-            "The number of tasks per meta-step and of inner steps must be "
-            "known before training. Received: `batches` of shape "
-            f"{batches}, expected (tasks, inner_steps, inner_batch_size). "
-            "Batch the dataset with drop_remainder=True."
-        )
+    _check_static(dataset.element_spec)
     for tasks in dataset.take(1):
         tasks = tf.nest.map_structure(np.asarray, tasks)
         example = tasks.support.x.shape[2:]
@@ -49,7 +43,61 @@ def check_task_dataset(dataset, model, loss) -> None:
         if getattr(dataset, "spec", None) is not None:
             _check_width(dataset.spec, model, tasks, loss)
         checks.check_tasks(tasks, model, loss.takes_labels)
-        checks.check_loss(tasks.support.y[0], example, model, loss)
+        checks.check_losses(tasks, model, loss)
+
+
+def check_arguments(x, arguments: dict) -> None:
+    """Refuses arguments of Keras' `fit` that mean nothing here, or mislead.
+
+    Args:
+        x: The episodes.
+        arguments: What else was given to `fit`, by name.
+
+    Raises:
+        ValueError: That names it.
+    """
+    if arguments.get("class_weight") is not None:
+        raise ValueError(
+            "The classes of an episode are drawn anew every time, and have no "
+            "weights. Received: `class_weight`. Leave it out."
+        )
+    callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
+    backup = keras.callbacks.BackupAndRestore
+    if hasattr(x, "starting_at") and any(
+        isinstance(callback, backup) for callback in callbacks
+    ):
+        raise ValueError(
+            "BackupAndRestore restores the weights after the episodes were "
+            "chosen, and trains on the first ones again. Received: one among "
+            "the callbacks. Use kr.MetaTrainer(checkpoint_dir=..., "
+            "resume=True)."
+        )
+    resume = any(getattr(callback, "resume", False) for callback in callbacks)
+    if resume and arguments.get("initial_epoch"):
+        raise ValueError(
+            "With MetaTrainer(resume=True) the epoch follows from the "
+            "meta-step of the checkpoint. Received: initial_epoch="
+            f"{arguments['initial_epoch']}. Leave it out."
+        )
+
+
+def _check_static(spec):
+    """Refuses tasks that do not say how many there are, and of what."""
+    axes = {
+        "batches": (spec.batches, "inner_steps, inner_batch_size"),
+        "support.x": (spec.support.x, "examples, ..."),
+        "support.y": (spec.support.y, "examples, ..."),
+        "query.x": (spec.query.x, "examples, ..."),
+        "query.y": (spec.query.y, "examples, ..."),
+    }
+    for name, (part, others) in axes.items():
+        if part.shape.rank is None or None in part.shape[:2]:
+            raise ValueError(
+                "The number of tasks per meta-step, of their examples and of "
+                "inner steps must be known before training. Received: "
+                f"`{name}` of shape {part.shape}, expected (tasks, {others}). "
+                "Batch the dataset with drop_remainder=True."
+            )
 
 
 def _check_width(spec, model, tasks, loss):
@@ -98,7 +146,9 @@ def check_epochs(
                 f"length of an epoch. Received: {name}=None. Pass the number "
                 "of meta-steps."
             )
-    elif steps_per_epoch % steps_per_execution:
+        return
+    check_integer(name, steps_per_epoch, 1)
+    if steps_per_epoch % steps_per_execution:
         raise ValueError(
             "An epoch must be a whole number of calls. Received: "
             f"{name}={steps_per_epoch}, which is not a multiple of "

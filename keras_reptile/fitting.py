@@ -28,12 +28,14 @@ class FitsEpisodes:
             ValueError: If the episodes do not suit the model.
         """
         self.require_compiled()
+        fit_checks.check_arguments(x, kwargs)
         self._check_tasks(x)
         if x.element_spec != self._fit_spec:
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.
             self._fit_spec, self.train_function = x.element_spec, None
         kwargs.setdefault("shuffle", False)
+        self._check_validation_data(kwargs)
         self._share_validation_data(kwargs)
         fit_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
@@ -45,8 +47,12 @@ class FitsEpisodes:
             here = resuming.stream_from_here(self, x)
             return self._keras_fit(here, **kwargs)
 
-    def _keras_fit(self, x, **kwargs):
-        return super().fit(self._shared(x, kwargs, "steps_per_epoch"), **kwargs)
+    def _keras_fit(self, x, goes_on=False, **kwargs):
+        callbacks = kwargs.get("callbacks")
+        with resuming.final_values(self, callbacks, goes_on):
+            return super().fit(
+                self._shared(x, kwargs, "steps_per_epoch"), **kwargs
+            )
 
     def _shared(self, x, arguments, steps):
         """`x` for the replicas; Keras cannot see the end of it then."""
@@ -61,11 +67,21 @@ class FitsEpisodes:
         fit_checks.check_long_enough(x, arguments[steps] * (last - first))
         return distribution.share(x, self.distribute_strategy)
 
+    def _check_validation_data(self, arguments):
+        data = arguments.get("validation_data")
+        if data is not None:
+            self._check_tasks(data)
+            fit_checks.check_epochs(
+                data,
+                arguments.get("validation_steps"),
+                self.steps_per_execution,
+                "validation_steps",
+            )
+
     def _share_validation_data(self, arguments):
         data = arguments.get("validation_data")
         if data is None or not distribution.is_shared(self.distribute_strategy):
             return
-        self._check_tasks(data)
         self._evaluate_spec, self.test_function = data.element_spec, None
         arguments["validation_data"] = self._shared(
             data, arguments, "validation_steps"
@@ -100,6 +116,20 @@ class FitsEpisodes:
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
         return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """Not of a MetaModel, whose meta-steps are those of a `fit`.
+
+        Raises:
+            ValueError: Always, with what to do.
+        """
+        raise ValueError(
+            "A MetaModel takes datasets of Tasks. Received: a call of "
+            "`train_on_batch` or `test_on_batch`. Use `fit` or `evaluate` on "
+            "tf.data.Dataset.from_tensors(tasks)."
+        )
+
+    test_on_batch = train_on_batch
 
     def _check_tasks(self, x):
         self.require_compiled()

@@ -24,7 +24,7 @@ from keras_reptile.losses import PerExampleLoss
 from keras_reptile.lowering import lowered
 from keras_reptile.seeds import fold_seed, is_seed
 from keras_reptile.shapes import check_model, training_argument
-from keras_reptile.stateless import stateless
+from keras_reptile.stateless import is_learning_rate, stateless
 
 
 class State(NamedTuple):
@@ -108,8 +108,15 @@ class Learner:
 
     @property
     def fresh_slots(self) -> list:
-        """The slots of an optimizer not yet used."""
-        return [tf.constant(slot) for slot in self._first_slots]
+        """The slots of an optimizer not yet used, at today's learning rate."""
+        return [
+            tf.convert_to_tensor(variable.value)
+            if is_learning_rate(variable)
+            else tf.constant(slot)
+            for variable, slot in zip(
+                self.optimizer.variables, self._first_slots
+            )
+        ]
 
     def with_seed(self, state: State, number) -> State:
         """The same state with dropout's seeds derived for one task.

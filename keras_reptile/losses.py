@@ -34,6 +34,13 @@ class PerExampleLoss:
                 "targets and outputs. Received: None."
             )
         self.loss = keras.losses.get(loss)
+        if getattr(self.loss, "ignore_class", None) is not None:
+            raise ValueError(
+                "`loss` must be of all classes, since every class of an "
+                "episode is to be learned. Received: "
+                f"{type(self.loss).__name__} with "
+                f"ignore_class={self.loss.ignore_class}. Leave that out."
+            )
         own = getattr(self.loss, "reduction", "sum_over_batch_size")
         chosen = own if reduction is None else reduction
         if chosen not in _REDUCTIONS:
@@ -63,8 +70,16 @@ class PerExampleLoss:
         """Returns one value per example, shape `(batch,)`, float32 or 64."""
         is_object = isinstance(self.loss, keras.losses.Loss)
         function = self.loss.call if is_object else self.loss
-        if outputs.shape[-1:] == (1,) and len(targets.shape) == 1:
-            targets = targets[:, tf.newaxis]  # As `keras.Model.fit` does.
+        if getattr(outputs, "_keras_mask", None) is not None:
+            raise ValueError(
+                "The outputs must not be masked, as a mean over some of an "
+                "example's values is no mean over its batch. Received: outputs "
+                f"of shape {outputs.shape} with a mask. Take one output for "
+                "each example, or leave `mask_zero` out of the Embedding."
+            )
+        targets, outputs = _of_one_rank(targets, outputs)
+        if is_object and not (self.takes_labels or targets.dtype.is_floating):
+            targets = tf.cast(targets, outputs.dtype)  # As `Loss.__call__`.
         values = tf.convert_to_tensor(function(targets, outputs))
         if len(values.shape) == 0:
             raise ValueError(
@@ -79,3 +94,12 @@ class PerExampleLoss:
         """The scalar that the inner optimizer descends."""
         by_sum = self.reduction == "sum"
         return (tf.reduce_sum if by_sum else tf.reduce_mean)(values)
+
+
+def _of_one_rank(targets, outputs):
+    """Adds an axis of one value where the other has it, as Keras does."""
+    if outputs.shape[-1:] == (1,) and len(targets.shape) == 1:
+        targets = targets[:, tf.newaxis]
+    elif targets.shape[1:] == (1,) and len(outputs.shape) == 1:
+        outputs = outputs[:, tf.newaxis]
+    return targets, outputs

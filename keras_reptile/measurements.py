@@ -45,6 +45,16 @@ class Measurements:
             self._probe = Probe.from_stream(model.learner, x)
 
     @property
+    def names(self) -> list:
+        """Of the accuracies that it measures, without their intervals."""
+        modes = () if self._protocol is None else self._protocol.modes
+        return [self._name(mode) for mode in modes]
+
+    def _name(self, mode):
+        first = mode == self._protocol.modes[0]
+        return "val_accuracy" + ("" if first else f"_{mode}")
+
+    @property
     def settings(self) -> dict:
         """What accuracies that are compared must have in common."""
         if self._protocol is None:
@@ -69,8 +79,7 @@ class Measurements:
             if scores is None:
                 return None
             for mode, score in scores.items():
-                first = mode == self._protocol.modes[0]
-                name = "val_accuracy" + ("" if first else f"_{mode}")
+                name = self._name(mode)
                 scalars[name] = score.mean
                 scalars[f"{name}_ci95"] = score.ci95
                 scalars["val_accuracy_before"] = score.mean_before

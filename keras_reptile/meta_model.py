@@ -24,6 +24,7 @@ from keras_reptile.fitting import FitsEpisodes
 from keras_reptile.learner import State
 from keras_reptile.saving import SavesBothLoops
 from keras_reptile.shapes import check_model
+from keras_reptile.stateless import is_learning_rate
 
 INNER_STATES = meta_step.INNER_STATES
 
@@ -129,10 +130,12 @@ class MetaModel(
             before,
             self.learner.fresh_slots,
         )
+        # Which divides by its scale, if it has one, as after `scale_loss`.
+        gradient = [self.optimizer.scale_loss(part) for part in gradient]
         self.optimizer.apply(gradient, self.inner_model.trainable_variables)
         for variable, slot in zip(self.inner_optimizer.variables, slots):
-            # A setting among the slots, which a mean would round.
-            if variable.name != "learning_rate":
+            # Which a mean would round.
+            if not is_learning_rate(variable):
                 variable.assign(slot)
         return self._logs(tasks, adapted, real, counted)
 

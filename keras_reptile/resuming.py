@@ -24,17 +24,54 @@ def watched(model, x, callbacks):
     Yields:
         Whether one of the callbacks resumed a run.
     """
-    watching = [
-        callback
-        for callback in keras.tree.flatten(callbacks or [])
-        if hasattr(callback, "before_fit")
-    ]
+    watching = _watching(callbacks)
     try:
         yield any([callback.before_fit(model, x) for callback in watching])
     finally:
         with contextlib.ExitStack() as stack:  # In reverse, and all of them.
             for callback in watching:
                 stack.callback(callback.after_fit)
+
+
+def _watching(callbacks):
+    return [
+        callback
+        for callback in keras.tree.flatten(callbacks or [])
+        if hasattr(callback, "before_fit")
+    ]
+
+
+@contextlib.contextmanager
+def final_values(model, callbacks, goes_on: bool):
+    """Keeps averages of the weights out of those that are trained on.
+
+    At the end of `fit` Keras has an optimizer put averages in place of the
+    weights, if it has any. A run that goes on goes on from the weights, and
+    so does one that is resumed later.
+
+    Args:
+        model: A compiled `MetaModel`.
+        callbacks: As given to `fit`.
+        goes_on: Whether the run does, after this `fit`, if nothing stops it.
+    """
+    optimizer = model.optimizer
+    watching, finalize = (
+        _watching(callbacks),
+        optimizer.finalize_variable_values,
+    )
+
+    def at_the_end(variables):
+        for callback in watching:
+            callback.before_final_values()
+        preempted = any(callback.preempted for callback in watching)
+        if not preempted and (model.stop_training or not goes_on):
+            finalize(variables)
+
+    optimizer.finalize_variable_values = at_the_end
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
 
 
 def stream_from_here(model, x):
@@ -62,6 +99,7 @@ def fit_from_here(model, keras_fit, x, arguments):
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
     epoch, offset = divmod(model.meta_step, steps)
     callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
+    _warn_of_memory(callbacks)
     if any(getattr(callback, "preempted", False) for callback in callbacks):
         epoch, offset = epochs, 0  # Before its first step.
     elif epoch >= epochs:
@@ -79,19 +117,40 @@ def fit_from_here(model, keras_fit, x, arguments):
             "initial_epoch": epoch,
             "epochs": epoch + 1,
         }
-        history = keras_fit(stream_from_here(model, x), **rest)
+        goes_on = epoch + 1 < epochs
+        history = keras_fit(stream_from_here(model, x), goes_on, **rest)
         epoch += 1
         if epoch == epochs or model.stop_training:
             return history
     arguments = {**arguments, "initial_epoch": epoch, "epochs": epochs}
-    return _joined(history, keras_fit(stream_from_here(model, x), **arguments))
+    # Before the second, which may have the same object: one of the user's.
+    first = history and list(history.epoch)
+    second = keras_fit(stream_from_here(model, x), **arguments)
+    return _joined(history, first, second)
 
 
-def _joined(first, second):
+def _warn_of_memory(callbacks):
+    remembering = (
+        keras.callbacks.EarlyStopping,
+        keras.callbacks.LearningRateScheduler,
+        keras.callbacks.ReduceLROnPlateau,
+    )
+    names = [type(c).__name__ for c in callbacks if isinstance(c, remembering)]
+    if names:
+        logging.warning(
+            "The callbacks %s begin anew, as no checkpoint holds what they "
+            "remember: the run may not end as if it had not been interrupted. "
+            "A schedule of the outer optimizer, as of kr.schedules, does.",
+            ", ".join(names),
+        )
+
+
+def _joined(first, its_epochs, second):
     """One `History` out of two; the first may be absent."""
     if first is None:
         return second
-    second.epoch = first.epoch + second.epoch
-    for name, values in first.history.items():
-        second.history[name] = values + second.history.get(name, [])
+    second.epoch = its_epochs + second.epoch
+    if second is not first:
+        for name, values in first.history.items():
+            second.history[name] = values + second.history.get(name, [])
     return second

@@ -32,6 +32,13 @@ _BACKEND_NEUTRAL = (
     "_backend_increment_gradient_accumulators",
     "stateless_apply",
 )
+# Settings that would divide a gradient by what nothing multiplied it with, or
+# would do nothing at all in an inner loop.
+_REFUSED = {
+    "gradient_accumulation_steps": "gradient accumulation skips inner steps",
+    "loss_scale_factor": "the inner loss is not multiplied by its factor",
+    "use_ema": "an inner loop has no use for an average of its weights",
+}
 # What `tests/test_stateless.py` proves equal to the in-place form.
 SUPPORTED = (
     "SGD, Adam, AdamW, Adamax, RMSprop, Adagrad, Adadelta, Adafactor, Ftrl, "
@@ -63,7 +70,23 @@ def stateless(optimizer, variables) -> keras.optimizers.Optimizer:
     _refuse_unless_equal(optimizer)
     copy = _neutral_copy(optimizer)
     copy.build(variables)
+    _exclude_the_same(optimizer, copy, variables)
     return copy
+
+
+def _exclude_the_same(optimizer, copy, variables):
+    """Of weight decay, by variables or names; no config has them."""
+    for kind in ("", "_pattern"):
+        if getattr(optimizer, f"_exclude_from_weight_decay{kind}", None):
+            copy._exclude_from_weight_decay_cache = {
+                copy._var_key(v): optimizer._use_weight_decay(v)
+                for v in variables
+            }
+
+
+def is_learning_rate(variable) -> bool:
+    """Whether a variable among the slots is a setting and no slot."""
+    return variable.name == "learning_rate"
 
 
 def _neutral_copy(optimizer):
@@ -100,8 +123,9 @@ def _differentiable_square_roots():
 
 def _refuse_unless_equal(optimizer):
     try:
-        if optimizer.gradient_accumulation_steps:
-            raise ValueError("gradient accumulation skips inner steps")
+        for name, reason in _REFUSED.items():
+            if getattr(optimizer, name, None):
+                raise ValueError(reason)
         # In a thread of its own, since a strategy's scope is of its thread,
         # and in that scope the in-place form cannot be run step by step.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
@@ -121,7 +145,7 @@ def _refuse_unless_equal(optimizer):
             "The inner optimizer must be usable as a pure function of its "
             f"variables. Received: {type(optimizer).__name__} with "
             f"{optimizer.get_config()}, which cannot be: {reason}. Use one "
-            f"of {SUPPORTED}, without gradient accumulation."
+            f"of {SUPPORTED}, without {', '.join(_REFUSED)}."
         )
 
 

@@ -137,3 +137,10 @@ def test_inside_of_a_function(float64):
     received = inside(tasks, tf.constant(0.1, tf.float64))
     for a, b in zip(tf.nest.flatten(received), tf.nest.flatten(outside)):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_a_learner_of_other_variables_is_refused():
+    learner, tasks = classifier()
+    learner.model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="compile. again after freezing"):
+        kr.analysis.gradient_agreement(learner, tasks)

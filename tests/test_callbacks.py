@@ -148,3 +148,20 @@ def test_validation_that_does_not_suit_is_refused_before_training():
         with pytest.raises(ValueError, match=text):
             run(model, validation=HELD_OUT, protocol=protocol)
     assert model.meta_step == 0
+
+
+def test_keras_validation_is_no_part_of_the_accuracies():
+    model = meta_model(**settings())
+    trainer = kr.MetaTrainer(HELD_OUT, PROTOCOL, eval_interval=4)
+    history = model.fit(
+        TRAIN.episodes(SPEC, meta_batch_size=2),
+        steps_per_epoch=2,
+        epochs=4,
+        validation_data=HELD_OUT.episodes(SPEC, meta_batch_size=2),
+        validation_steps=1,
+        callbacks=[trainer],
+        verbose=0,
+    ).history
+    assert len(history["val_loss"]) == 4
+    assert len(history["val_accuracy"]) == 2
+    assert len(history["val_accuracy_ci95"]) == 2

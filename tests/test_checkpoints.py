@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import all_values, assert_same, meta_model, mlp
+from conftest import LOSS, all_values, assert_same, meta_model, mlp
 
 import keras_reptile as kr
 from keras_reptile import checkpoints
@@ -97,3 +97,21 @@ def test_a_failed_write_leaves_the_file_before(tmp_path):
         raise RuntimeError
     assert path.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_every_precision_comes_back(tmp_path, dtype):
+    def model():
+        layer = keras.layers.Dense(3, dtype=dtype)
+        network = keras.Sequential([keras.Input((4,)), layer])
+        model = kr.MetaModel(network)
+        model.compile(inner_optimizer="adam", loss=LOSS, jit_compile=False)
+        return model
+
+    first = model()
+    for variable in checkpoints.variables_of(first).values():
+        variable.assign(np.full(variable.shape, 0.1).astype(variable.dtype))
+    checkpoints.write(tmp_path / "a.npz", first)
+    other = model()
+    checkpoints.restore(tmp_path / "a.npz", other)
+    assert_same(all_values(first), all_values(other))

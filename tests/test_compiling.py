@@ -37,7 +37,7 @@ def of_every_activation():
 @pytest.mark.parametrize("make", [of_every_known_layer, of_every_activation])
 def test_what_is_known_is_compiled(make):
     model = make()
-    assert compiling._known_to_xla(model)
+    assert compiling.known_to_xla(model)
     assert compiling.refused_by_xla(model) is None
 
 

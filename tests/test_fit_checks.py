@@ -1,5 +1,6 @@
 """What `fit` refuses, before anything of it is run."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -68,3 +69,81 @@ def test_epochs_that_cannot_be_are_refused():
         meta_model(steps_per_execution=4).fit(
             CLASSES.episodes(SPEC), steps_per_epoch=10
         )
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5])
+def test_epochs_of_no_steps_are_refused(steps):
+    stream = CLASSES.episodes(SPEC)
+    with pytest.raises(ValueError, match="`steps_per_epoch`.*at least 1"):
+        meta_model().fit(stream, steps_per_epoch=steps)
+    with pytest.raises(ValueError, match="`steps`.*at least 1"):
+        meta_model().evaluate(stream, steps=steps)
+    with pytest.raises(ValueError, match="`steps_per_execution`.*at least 1"):
+        meta_model(steps_per_execution=steps)
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"class_weight": {0: 2.0}}, "drawn anew.*class_weight"),
+        (
+            {"callbacks": [keras.callbacks.BackupAndRestore("not-made")]},
+            "first ones again.*kr.MetaTrainer",
+        ),
+        (
+            {"validation_data": CLASSES.episodes(SPEC)},
+            "no end.*validation_steps=None",
+        ),
+    ],
+)
+def test_arguments_that_mislead_are_refused(arguments, text):
+    model = meta_model()
+    with pytest.raises(ValueError, match=text):
+        model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, **arguments)
+    assert model.meta_step == 0
+
+
+def test_an_epoch_to_begin_with_is_refused_where_a_checkpoint_says(tmp_path):
+    trainer = kr.MetaTrainer(checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="from the meta-step.*initial_epoch=1"):
+        meta_model().fit(
+            CLASSES.episodes(SPEC),
+            steps_per_epoch=1,
+            epochs=2,
+            initial_epoch=1,
+            callbacks=[trainer],
+        )
+
+
+def test_single_batches_are_refused():
+    for call in (meta_model().train_on_batch, meta_model().test_on_batch):
+        with pytest.raises(ValueError, match="takes datasets of Tasks"):
+            call(ONE)
+
+
+@pytest.mark.parametrize("part", ["support", "query"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tasks_of_unknown_size_are_refused(part, axis):
+    def unknown(tensor):
+        shape = list(tensor.shape)
+        shape[axis] = None
+        return tf.TensorSpec(shape, tensor.dtype)
+
+    spec = tf.nest.map_structure(tf.type_spec_from_value, ONE)
+    examples = kr.Examples(*map(unknown, getattr(ONE, part)))
+    tasks = tf.data.Dataset.from_generator(
+        lambda: iter([ONE]), output_signature=spec._replace(**{part: examples})
+    )
+    with pytest.raises(ValueError, match=rf"`{part}.x` of shape.*None"):
+        meta_model().fit(tasks, steps_per_epoch=1)
+
+
+def test_query_targets_that_would_be_broadcast_are_refused():
+    targets = [tf.zeros((1, n, width)) for n, width in ((12, 3), (15, 1))]
+    tasks = ONE._replace(
+        support=ONE.support._replace(y=targets[0]),
+        query=ONE.query._replace(y=targets[1]),
+    )
+    data = tf.data.Dataset.from_tensors(tasks)
+    with pytest.raises(ValueError, match=r"targets of shape \(15, 1\)"):
+        meta_model(loss="mse", metrics=()).fit(data, steps_per_epoch=1)

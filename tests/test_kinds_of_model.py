@@ -367,3 +367,56 @@ def test_one_unit_for_two_classes():
     spec = kr.EpisodeSpec(ways=2, shots=3, queries=2, inner_steps=20)
     logs = model.fit(CLASSES.episodes(spec), steps_per_epoch=20, verbose=0)
     assert logs.history["accuracy"][0] > 0.8
+
+
+def test_layers_that_assign_to_their_weights_are_refused():
+    layer = keras.layers.SpectralNormalization(keras.layers.Dense(3))
+    with pytest.raises(ValueError, match="dense.*/kernel is assigned to"):
+        compiled(keras.Sequential([keras.Input((4,)), layer]))
+
+
+class Counting(keras.layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(name="calls", trainable=False)
+
+    def call(self, x, training=None):
+        if training:
+            self.calls.assign_add(1.0)
+        return x
+
+
+def test_layers_that_gather_something_are_said(log):
+    layers = [keras.Input((4,)), Counting(), keras.layers.Dense(3)]
+    model = compiled(keras.Sequential(layers))
+    assert "counting" in messages(log) and "of one task" in messages(log)
+    model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, verbose=0)
+
+
+def test_masked_outputs_and_ignored_classes_are_refused():
+    layers = [keras.layers.Embedding(9, 4, mask_zero=True)]
+    network = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), *layers, keras.layers.Dense(3)]
+    )
+    learner = compiled(network).learner
+    x, y = np.ones((2, 5), "int32"), np.ones((2, 5), "int32")
+    with pytest.raises(ValueError, match="must not be masked"):
+        learner.gradient(learner.state(), tf.constant(x), tf.constant(y))
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=0)
+    with pytest.raises(ValueError, match="of all classes.*ignore_class=0"):
+        compiled(mlp(), loss=loss)
+
+
+class Squared(keras.losses.Loss):
+    def call(self, targets, outputs):
+        return keras.ops.mean((targets - outputs) ** 2, -1)
+
+
+@pytest.mark.parametrize("shapes", [((4,), (4, 1)), ((4, 1), (4,))])
+@pytest.mark.parametrize("loss", [Squared(), lambda y, z: (y - z) ** 2])
+def test_an_axis_of_one_value_is_added_as_keras_does(shapes, loss):
+    values = [np.arange(4.0).reshape(shape) for shape in shapes]
+    values = [tf.constant(v, d) for v, d in zip(values, ("int32", "float32"))]
+    if callable(loss) and not isinstance(loss, Squared):
+        values[0] = tf.cast(values[0], "float32")  # A function has no dtype.
+    losses = kr.losses.PerExampleLoss(loss)(*values)
+    np.testing.assert_array_equal(losses, [0.0] * 4)

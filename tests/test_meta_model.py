@@ -237,3 +237,36 @@ def test_outer_gradient_accumulation_is_refused():
 def test_the_inner_learning_rate_is_not_rounded():
     model = trained(tasks=3, inner_optimizer=keras.optimizers.SGD(0.003))
     assert float(model.inner_optimizer.learning_rate) == np.float32(0.003)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_scaled_loss_changes_nothing(wrapped):
+    plain, sgd = keras.optimizers.SGD(0.5), keras.optimizers.SGD
+    scaled = sgd(0.5, loss_scale_factor=128.0)
+    if wrapped:
+        scaled = keras.optimizers.LossScaleOptimizer(sgd(0.5))
+    weights = [
+        trained(optimizer=optimizer).inner_model.get_weights()
+        for optimizer in (plain, scaled)
+    ]
+    for one, other in zip(*weights):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_compile_that_fails_changes_nothing():
+    model = trained()
+    learner, settings = model.learner, model.settings
+    for wrong in ({"metrics": ["nonsense"]}, {"steps_per_execution": 0}):
+        with pytest.raises(ValueError):
+            model.compile(**{"loss": "mse", **wrong})
+        assert model.learner is learner and model.settings is settings
+        assert model.inner_optimizer is learner.optimizer
+
+
+def test_a_learning_rate_set_later_counts():
+    model = meta_model(inner_state="reset")
+    before = model.inner_model.get_weights()
+    model.inner_optimizer.learning_rate = 0.0
+    model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, verbose=0)
+    for one, other in zip(before, model.inner_model.get_weights()):
+        np.testing.assert_array_equal(one, other)

@@ -11,6 +11,7 @@ from conftest import (
     all_values,
     assert_same,
     blobs,
+    messages,
     meta_model,
     mlp,
 )
@@ -218,3 +219,57 @@ def test_the_history_of_a_resumed_run_has_the_epoch_that_was_cut_off(tmp_path):
         run(meta_model(**settings()), callbacks=[StopAt(7)], **trainer)
     _, history = run(meta_model(**settings()), **trainer, resume=True)
     assert len(history["loss"]) == 2  # The second epoch's rest, the third.
+
+
+@pytest.mark.parametrize("killed_at", [4, 6])
+def test_averages_are_no_part_of_what_is_gone_on_from(tmp_path, killed_at):
+    def model():
+        outer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+        return meta_model(optimizer=outer)
+
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": 1}
+    whole, resumed = model(), model()
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(model(), callbacks=[StopAt(killed_at)], **trainer)
+    run(resumed, **trainer, resume=True)
+    assert_same(all_values(whole), all_values(resumed))
+
+
+class StopTrainingAt(StopAt):
+    """As EarlyStopping would, in the middle of an epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.meta_step == self.step:
+            self.model.stop_training = True
+
+
+def test_an_epoch_that_ends_the_run_ends_with_averages(tmp_path):
+    outer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(meta_model(optimizer=outer), callbacks=[StopAt(5)], **trainer)
+    outer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    model = meta_model(optimizer=outer)
+    run(model, callbacks=[StopTrainingAt(7)], **trainer, resume=True)
+    averages = model.optimizer._model_variables_moving_average
+    for weight, average in zip(model.trainable_variables, averages):
+        np.testing.assert_array_equal(weight.numpy(), average.numpy())
+
+
+def test_a_history_of_ones_own_has_every_epoch_once(tmp_path):
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(meta_model(**settings()), callbacks=[StopAt(6)], **trainer)
+    history = keras.callbacks.History()
+    model = meta_model(**settings())
+    run(model, callbacks=[history], **trainer, resume=True)
+    assert history.epoch == [1, 2] and len(history.history["loss"]) == 2
+
+
+def test_callbacks_that_begin_anew_are_said(tmp_path, log):
+    for resume in (False, True):
+        early = keras.callbacks.EarlyStopping(monitor="loss")
+        trainer = {"checkpoint_dir": tmp_path, "resume": resume}
+        run(meta_model(), epochs=1 + resume, callbacks=[early], **trainer)
+        assert ("EarlyStopping begin anew" in messages(log)) == resume

@@ -36,6 +36,8 @@ REFUSED = [
     o.Nadam(0.01),
     o.LossScaleOptimizer(o.SGD(0.1)),
     o.SGD(0.1, gradient_accumulation_steps=2),
+    o.SGD(0.1, loss_scale_factor=128.0),
+    o.SGD(0.1, use_ema=True, ema_overwrite_frequency=10),
 ]
 if hasattr(o, "ScheduleFreeAdamW"):
     REFUSED.append(o.ScheduleFreeAdamW(0.01))
@@ -84,3 +86,17 @@ def test_the_given_optimizer_is_left_alone():
     optimizer = o.Adam(0.01)
     stateless(optimizer, [keras.Variable([1.0])])
     assert not optimizer.built
+
+
+@pytest.mark.parametrize("by", ["var_list", "var_names"])
+def test_what_is_excluded_from_weight_decay_does_not_decay(by):
+    variables = [keras.Variable([1.0], name=name) for name in ("w", "bias")]
+    optimizer = o.SGD(0.1, weight_decay=0.5)
+    excluded = {"var_list": variables[1:], "var_names": ["bias"]}
+    optimizer.exclude_from_weight_decay(**{by: excluded[by]})
+    pure = stateless(optimizer, variables)
+    values = [tf.convert_to_tensor(v.value) for v in variables]
+    slots = [tf.convert_to_tensor(v.value) for v in pure.variables]
+    zeros = [tf.zeros(1), tf.zeros(1)]
+    (weight, bias), _ = pure.stateless_apply(slots, zeros, values)
+    np.testing.assert_allclose([weight[0], bias[0]], [0.95, 1.0])

@@ -57,6 +57,13 @@ def check_learner(learner) -> None:
             "`learner` must be a kr.Learner; a compiled MetaModel has one as "
             f"`model.learner`. Received: {type(learner).__name__}."
         )
+    trainable = len(learner.model.trainable_variables)
+    if trainable != len(learner.adapts):
+        raise ValueError(
+            "The trainable variables must be those that the learner was made "
+            f"with. Received: {len(learner.adapts)} then, {trainable} now. "
+            "Call `compile` again after freezing or unfreezing layers."
+        )
 
 
 def check_vector(vector, weights: list) -> None:
@@ -126,8 +133,7 @@ def _check_values(learner, tasks):
     arrays = tf.nest.map_structure(np.asarray, tasks)
     loss = learner.loss_function
     checks.check_tasks(arrays, learner.model, loss.takes_labels)
-    example, targets = arrays.support.x.shape[2:], arrays.support.y[0]
-    checks.check_loss(targets, example, learner.model, loss)
+    checks.check_losses(arrays, learner.model, loss)
 
 
 def _is_symbolic(task):

@@ -1,0 +1,72 @@
+"""Layers that change their own state when they are trained.
+
+An inner loop has tensors in place of variables, and takes over what a layer
+assigns to the buffers of a task, for that task alone. What it assigns to a
+trainable weight is lost, and what it gathers in a buffer is no part of what is
+learned.
+"""
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from keras_reptile import shapes
+from keras_reptile.compiling import known_to_xla
+from keras_reptile.lowering import lowered
+from keras_reptile.seeds import is_seed
+
+
+def check_state_of_layers(model: keras.Model) -> None:
+    """Refuses layers that assign to weights, and warns of those to buffers.
+
+    Batch normalisation, whose moving averages are replaced, is not among
+    them, nor is dropout, whose seeds are the tasks' own.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        ValueError: If a layer assigns to its trainable weights in training.
+    """
+    batch = shapes.batch_built_with(model)
+    if batch is None or known_to_xla(model):  # None of which does.
+        return
+    assigned = _assigned_in_training(model, batch)
+    trainable = {v.path for v in model.trainable_variables}
+    weights = [v.path for v in assigned if v.path in trainable]
+    if weights:
+        raise ValueError(
+            "Layers must leave their trainable weights to the optimizers. "
+            f"Received: model '{model.name}', of which {', '.join(weights)} "
+            "is assigned to when it is called in training, as "
+            "SpectralNormalization does. Leave that layer out."
+        )
+    buffers = [v.path for v in assigned if not is_seed(v)]
+    if buffers:
+        logging.warning(
+            "What the layers gather in %s while they are trained is of one "
+            "task each, and no part of what is learned.",
+            ", ".join(buffers),
+        )
+
+
+def _assigned_in_training(model, batch):
+    """The variables that a call in training assigns to."""
+    assigned = []
+
+    def call(x):
+        values = [(v, tf.convert_to_tensor(v.value)) for v in model.variables]
+        scope = keras.StatelessScope(state_mapping=values)
+        with scope, lowered(model, compiled=False):
+            model(x, **shapes.training_argument(model, True))
+        assigned.extend(
+            variable
+            for variable, value in values
+            if scope.get_current_value(variable) is not value
+        )
+
+    try:
+        tf.function(call, autograph=False).get_concrete_function(batch)
+    except Exception:  # Of the user's own call, as training will say.
+        return []
+    return assigned
