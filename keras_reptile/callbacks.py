@@ -59,8 +59,9 @@ class MetaTrainer(keras.callbacks.Callback):
             gradients of two batches of one task agree, on the first 20 tasks
             of the stream: `gradient_inner_product`, `gradient_cosine` and
             `gradient_transfer`, see `kr.analysis.gradient_agreement`.
-        log_dir: Where TensorBoard scalars by meta-step go; `None` writes
-            none. (`keras.callbacks.TensorBoard` has them by epoch.)
+        log_dir: Where TensorBoard scalars by meta-step go, those of training
+            at the ends of epochs; `None` writes none.
+            (`keras.callbacks.TensorBoard` has them by epoch.)
         max_nonfinite: The share of an epoch's tasks whose inner loop may
             end in NaN or infinity, where epochs of fewer than 20 tasks are
             taken together. These are left out of the
@@ -172,6 +173,8 @@ class MetaTrainer(keras.callbacks.Callback):
             self._go_on(extra)
         else:
             self._started = time.perf_counter() - self.seconds
+            if self.resume:  # A best one may be there by itself.
+                self.best_accuracy = self._folder.best_accuracy
         return extra is not None
 
     def _go_on(self, extra):
@@ -249,6 +252,7 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._told_to_stop():
             self.model.stop_training = True
         if logs is not None:
+            self._scalars.write(step, _of_training(logs))
             # Of `validation_data`, which would be of another measure.
             for name in self._measurements.names:
                 logs.pop(name, None)
@@ -306,6 +310,12 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._clock.rate:
             progress["meta_steps_per_second"] = self._clock.rate
         return progress
+
+
+def _of_training(logs):
+    """What Keras says of an epoch's tasks, but not of other data."""
+    own = ("val_", "meta_steps_per_second")
+    return {k: float(v) for k, v in logs.items() if not k.startswith(own)}
 
 
 def _crossed(before, after, interval):

@@ -40,7 +40,7 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
     Raises:
         ValueError: If `jit_compile` is something else.
     """
-    if jit_compile not in (True, False, "auto"):
+    if not (isinstance(jit_compile, bool) or jit_compile == "auto"):
         raise ValueError(
             '`jit_compile` must be True, False or "auto". Received: '
             f"{jit_compile!r}."

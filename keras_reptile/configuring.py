@@ -176,7 +176,9 @@ class ConfiguresBothLoops:
         self._task_metrics = metrics
         self._compiled_functions = {}
         self._fit_spec = self._evaluate_spec = None
-        self.trained_paths = [v.path for v in trained]
+        self.trained_layers = [
+            layer.trainable for layer in self.inner_model._flatten_layers()
+        ]
         self.settings = settings.of_model(
             self.inner_model,
             {**given, "jit_compile": jit},

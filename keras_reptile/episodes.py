@@ -104,6 +104,8 @@ class EpisodeSpec:
         for name, least in at_least.items():
             remark = _OF_TAILS.get(name, "")
             check_integer(name, getattr(self, name), least, remark)
+            # NumPy's would wrap around where they are multiplied.
+            object.__setattr__(self, name, int(getattr(self, name)))
         repeats = self.repeat_within_batch and not self.replacement
         if self.batch_size > self.support_size and not repeats:
             raise ValueError(_too_large_a_batch(self))

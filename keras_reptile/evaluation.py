@@ -78,6 +78,7 @@ class Protocol:
         why = " An accuracy needs at least one query example per class."
         check_integer("queries", self.queries, 1, why)
         check_integer("seed", self.seed, 0)
+        object.__setattr__(self, "seed", int(self.seed))
         _ = self.spec  # Which checks the rest.
 
     @property

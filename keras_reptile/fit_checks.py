@@ -72,7 +72,11 @@ def check_arguments(x, arguments: dict) -> None:
             "the callbacks. Use kr.MetaTrainer(checkpoint_dir=..., "
             "resume=True)."
         )
-    resume = any(getattr(callback, "resume", False) for callback in callbacks)
+    resume = any(
+        callback.resume
+        for callback in callbacks
+        if hasattr(callback, "before_fit")
+    )
     if resume and arguments.get("initial_epoch"):
         raise ValueError(
             "With MetaTrainer(resume=True) the epoch follows from the "
@@ -119,9 +123,11 @@ def check_same_variables(meta_model) -> None:
     Raises:
         ValueError: If other variables are trainable than at `compile`.
     """
-    at_compile = meta_model.trained_paths
-    now = [v.path for v in meta_model.inner_model.trainable_variables]
-    if now != at_compile:
+    model, at_compile = meta_model.inner_model, meta_model.learner.trained_paths
+    now = [v.path for v in model.trainable_variables]
+    # Of layers without weights, too: batch normalisation may be one.
+    layers = [layer.trainable for layer in model._flatten_layers()]
+    if now != at_compile or layers != meta_model.trained_layers:
         raise ValueError(
             "The trainable variables must be those of `compile`, to which "
             "both optimizers belong. Received: "

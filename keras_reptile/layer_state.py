@@ -19,8 +19,8 @@ from keras_reptile.seeds import is_seed
 def check_state_of_layers(model: keras.Model) -> None:
     """Refuses layers that assign to weights, and warns of those to buffers.
 
-    Batch normalisation, whose moving averages are replaced, is not among
-    them, nor is dropout, whose seeds are the tasks' own.
+    Batch normalisation is not among them, of which `compiling` warns where its
+    moving averages count, nor is dropout, whose seeds are the tasks' own.
 
     Args:
         model: A built model.
@@ -41,7 +41,15 @@ def check_state_of_layers(model: keras.Model) -> None:
             "is assigned to when it is called in training, as "
             "SpectralNormalization does. Leave that layer out."
         )
-    buffers = [v.path for v in assigned if not is_seed(v)]
+    averages = [
+        id(variable)
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for variable in layer.non_trainable_variables
+    ]
+    buffers = [
+        v.path for v in assigned if not is_seed(v) and id(v) not in averages
+    ]
     if buffers:
         logging.warning(
             "What the layers gather in %s while they are trained is of one "

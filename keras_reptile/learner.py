@@ -13,6 +13,7 @@ logits = learner.predict(adapted, task.query.x)
 """
 
 import copy
+import numbers
 from typing import NamedTuple
 
 import keras
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 from keras_reptile.episodes import Task
 from keras_reptile.inner_variables import selected
-from keras_reptile.losses import PerExampleLoss
+from keras_reptile.losses import PerExampleLoss, check_not_masked
 from keras_reptile.lowering import lowered
 from keras_reptile.seeds import fold_seed, is_seed
 from keras_reptile.shapes import check_model, training_argument
@@ -77,11 +78,12 @@ class Learner:
         in_bfloat16: bool = False,
     ):
         check_model(model)
-        if not 0.0 < weight_decay <= 1.0:
+        number = isinstance(weight_decay, numbers.Real)
+        if not number or not 0.0 < weight_decay <= 1.0:
             raise ValueError(
                 "The inner weight decay is a factor on the weights, above 0 "
                 "and at most 1; 1 is no decay. Received: "
-                f"{weight_decay}."
+                f"{weight_decay!r}."
             )
         self.model = model
         self.loss_function = PerExampleLoss(loss, reduction)
@@ -90,6 +92,7 @@ class Learner:
         self.lower = lower
         self.in_bfloat16 = in_bfloat16
         self.adapts = selected(model, inner_variables)
+        self.trained_paths = [v.path for v in model.trainable_variables]
         self._steps = None
         self._first_slots = [v.numpy() for v in self.optimizer.variables]
 
@@ -304,6 +307,7 @@ class Learner:
                 return_losses=True,
                 **training_argument(self.model, training),
             )
+        check_not_masked(outputs)
         outputs = tf.cast(outputs, tf.float32) if _is_half(outputs) else outputs
         return outputs, list(buffers), list(penalties)
 

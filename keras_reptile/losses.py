@@ -70,13 +70,6 @@ class PerExampleLoss:
         """Returns one value per example, shape `(batch,)`, float32 or 64."""
         is_object = isinstance(self.loss, keras.losses.Loss)
         function = self.loss.call if is_object else self.loss
-        if getattr(outputs, "_keras_mask", None) is not None:
-            raise ValueError(
-                "The outputs must not be masked, as a mean over some of an "
-                "example's values is no mean over its batch. Received: outputs "
-                f"of shape {outputs.shape} with a mask. Take one output for "
-                "each example, or leave `mask_zero` out of the Embedding."
-            )
         targets, outputs = _of_one_rank(targets, outputs)
         if is_object and not (self.takes_labels or targets.dtype.is_floating):
             targets = tf.cast(targets, outputs.dtype)  # As `Loss.__call__`.
@@ -94,6 +87,21 @@ class PerExampleLoss:
         """The scalar that the inner optimizer descends."""
         by_sum = self.reduction == "sum"
         return (tf.reduce_sum if by_sum else tf.reduce_mean)(values)
+
+
+def check_not_masked(outputs) -> None:
+    """Refuses outputs of which some are not to count.
+
+    Raises:
+        ValueError: That says what to do.
+    """
+    if getattr(outputs, "_keras_mask", None) is not None:
+        raise ValueError(
+            "The outputs must not be masked, as a mean over some of an "
+            "example's values is no mean over its batch. Received: outputs "
+            f"of shape {outputs.shape} with a mask. Take one output for each "
+            "example, or leave `mask_zero` out of the Embedding."
+        )
 
 
 def _of_one_rank(targets, outputs):

@@ -14,7 +14,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_reptile import lowered_norm, lowered_ops
+from keras_reptile import lowered_norm, lowered_ops, own_calls
 
 # What XLA on the CPU is slow at inside a loop, unless it is lowered. A model
 # with max pooling is lowered where the user asks for compiling, but gains
@@ -80,20 +80,13 @@ def lowered(
         in_bfloat16: Whether the products of such convolutions round their
             factors to bfloat16.
     """
-    replaced = []
     narrow = _NarrowConvolutions()
-    try:
+    with contextlib.ExitStack() as stack:
         for layer in model._flatten_layers(include_self=True):
-            for name, function in _replacements(
-                layer, compiled, in_bfloat16, narrow
-            ):
-                # Past Keras' attribute tracking: nothing of this is state.
-                layer.__dict__[name] = function
-                replaced.append((layer, name))
+            function = _replacement(layer, compiled, in_bfloat16, narrow)
+            if function is not None:
+                stack.enter_context(own_calls.replaced(layer, function))
         yield model
-    finally:
-        for layer, name in replaced:
-            del layer.__dict__[name]
 
 
 class _NarrowConvolutions:
@@ -117,24 +110,21 @@ class _NarrowConvolutions:
         return None
 
 
-def _replacements(layer, compiled, in_bfloat16, narrow):
+def _replacement(layer, compiled, in_bfloat16, narrow):
+    """What to put in place of a layer's `call`, if anything."""
     if _is_batch_norm(layer):
-        yield (
-            "call",
-            lambda x, training=None, mask=None: _call_batch_norm(
-                layer, x, mask, narrow
-            ),
+        return lambda inputs, training=None, mask=None: _call_batch_norm(
+            layer, inputs, mask, narrow
         )
-    elif compiled and _is_convolution(layer):
-        yield (
-            "call",
-            lambda x: _call_convolution(layer, x, in_bfloat16, narrow),
+    if compiled and _is_convolution(layer):
+        return lambda inputs: _call_convolution(
+            layer, inputs, in_bfloat16, narrow
         )
-    elif compiled and _is_max_pool(layer):
-        yield (
-            "call",
-            lambda x: lowered_ops.max_pool(x, layer.pool_size, layer.padding),
+    if compiled and _is_max_pool(layer):
+        return lambda inputs: lowered_ops.max_pool(
+            inputs, layer.pool_size, layer.padding
         )
+    return None
 
 
 def _is_batch_norm(layer):
@@ -149,7 +139,7 @@ def _is_batch_norm(layer):
 
 def _has_own_methods(layer):
     """Whether a subclass leaves the computation as Keras has it."""
-    return all(
+    return own_calls.as_its_class(layer) and all(
         getattr(type(layer), name)
         is getattr(keras.layers.BatchNormalization, name)
         for name in ("call", "_moments")
@@ -174,6 +164,7 @@ def left_on_moving_averages(model: keras.Model) -> list[str]:
 def _is_convolution(layer):
     return (
         type(layer) is keras.layers.Conv2D
+        and own_calls.as_its_class(layer)
         and layer.data_format == "channels_last"
         and layer.groups == 1
         and tuple(layer.dilation_rate) == (1, 1)
@@ -197,6 +188,7 @@ def wide_convolutions(model: keras.Model) -> list:
 def _is_max_pool(layer):
     return (
         type(layer) is keras.layers.MaxPooling2D
+        and own_calls.as_its_class(layer)
         and layer.data_format == "channels_last"
         and tuple(layer.strides) == tuple(layer.pool_size)
     )

@@ -7,6 +7,9 @@ original's `models.py` for the order of the layers.
 import keras
 from keras import layers
 
+# Whatever `keras.config` says: that is what episodes are.
+_LAST = {"data_format": "channels_last"}
+
 
 def omniglot_cnn(ways: int, filters: int = 64) -> keras.Model:
     """The Omniglot network: four strided convolutions and a dense layer.
@@ -27,10 +30,10 @@ def omniglot_cnn(ways: int, filters: int = 64) -> keras.Model:
     """
     x = inputs = keras.Input((28, 28, 1))
     for _ in range(4):
-        x = layers.Conv2D(filters, 3, strides=2, padding="same")(x)
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", **_LAST)(x)
         x = layers.BatchNormalization(epsilon=1e-3)(x)
         x = layers.ReLU()(x)
-    outputs = layers.Dense(ways)(layers.Flatten()(x))
+    outputs = layers.Dense(ways)(layers.Flatten(**_LAST)(x))
     return keras.Model(inputs, outputs, name="omniglot_cnn")
 
 
@@ -49,9 +52,9 @@ def mini_imagenet_cnn(ways: int, filters: int = 32) -> keras.Model:
     """
     x = inputs = keras.Input((84, 84, 3))
     for _ in range(4):
-        x = layers.Conv2D(filters, 3, padding="same")(x)
+        x = layers.Conv2D(filters, 3, padding="same", **_LAST)(x)
         x = layers.BatchNormalization(epsilon=1e-3)(x)
-        x = layers.MaxPooling2D(2, padding="same")(x)
+        x = layers.MaxPooling2D(2, padding="same", **_LAST)(x)
         x = layers.ReLU()(x)
-    outputs = layers.Dense(ways)(layers.Flatten()(x))
+    outputs = layers.Dense(ways)(layers.Flatten(**_LAST)(x))
     return keras.Model(inputs, outputs, name="mini_imagenet_cnn")

@@ -85,7 +85,11 @@ def _copied(model, x):
         for m in (model, copy)
     )
     if ours != theirs:
-        raise _no_copy(model, f"its copy has variables of shapes {theirs}")
+        raise _no_copy(
+            model,
+            f"its copy has variables of shapes {theirs}; a layer that is used "
+            "inside a nested model and outside of it is copied twice",
+        )
     return copy
 
 

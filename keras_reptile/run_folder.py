@@ -42,7 +42,7 @@ class RunFolder:
         self.resume = resume
         self._keep = keep
         self._on_write_error = on_write_error
-        self._settings = self._lock = None
+        self._settings = self._lock = self.best_accuracy = None
 
     def begin(self, model, settings: dict, goes_on: bool) -> dict | None:
         """Takes the folder, and restores its newest checkpoint if asked to.
@@ -84,6 +84,7 @@ class RunFolder:
             # What is not refused may go by, as an error of a disk does.
             kind = ValueError if answer["refused"] else OSError
             raise kind(answer["error"])
+        self.best_accuracy = answer["best_accuracy"]
         if not content:
             return None
         extra = checkpoints.restore(io.BytesIO(content), model, settings)

@@ -8,6 +8,10 @@ import keras
 
 from keras_reptile import algorithms
 from keras_reptile.seeds import is_seed
+from keras_reptile.stateless import without_decay
+
+_OPTIMIZERS = ("optimizer", "inner_optimizer")
+_UNDECAYED = "_without_decay"
 
 
 class SavesBothLoops:
@@ -44,13 +48,27 @@ class SavesBothLoops:
     def get_compile_config(self):
         if not self.compiled:
             return None
-        return {
+        config = {
             key: keras.saving.serialize_keras_object(value)
             for key, value in self._compile_settings.items()
         }
+        trainable = self.inner_model.trainable_variables
+        for name in _OPTIMIZERS:
+            optimizer = self._compile_settings[name]
+            config[name + _UNDECAYED] = without_decay(optimizer, trainable)
+        return config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        # Files of before have them not.
+        undecayed = {n: config.pop(n + _UNDECAYED, []) for n in _OPTIMIZERS}
+        arguments = keras.saving.deserialize_keras_object(config)
+        trainable = self.inner_model.trainable_variables
+        for name, indices in undecayed.items():
+            if indices:
+                arguments[name].exclude_from_weight_decay(
+                    var_list=[trainable[i] for i in indices]
+                )
+        self.compile(**arguments)
 
     def get_build_config(self):
         return None

@@ -1,6 +1,11 @@
 """Schedules of the outer step size, as plain Keras schedules."""
 
+import math
+import numbers
+
 import keras
+
+from keras_reptile.integers import check_integer
 
 
 def linear(
@@ -18,7 +23,8 @@ def linear(
         steps: Meta-steps in the run.
 
     Raises:
-        ValueError: If `steps` is below 1.
+        ValueError: If `steps` is no integer of at least 1, or a step size no
+            number of at least 0.
 
     Example:
 
@@ -26,10 +32,14 @@ def linear(
     keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, steps=100_000))
     ```
     """
-    if steps < 1:
-        raise ValueError(
-            f"A schedule needs at least one meta-step. Received: steps={steps}."
-        )
+    check_integer("steps", steps, 1, " A schedule needs one meta-step.")
+    for name, size in (("initial", initial), ("final", final)):
+        number = isinstance(size, numbers.Real)
+        if not number or not 0 <= size < math.inf:
+            raise ValueError(
+                f"`{name}` must be an outer step size, a number of at least "
+                f"0. Received: {name}={size!r}."
+            )
     return keras.optimizers.schedules.PolynomialDecay(
         initial, steps, end_learning_rate=final, power=1.0
     )

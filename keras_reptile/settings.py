@@ -12,10 +12,13 @@ import json
 import keras
 import numpy as np
 
+from keras_reptile.stateless import without_decay
+
 _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
+_NOT_ALWAYS_RECORDED = (CHECKSUM, "points", "distinct")
 
 
 def of_model(
@@ -41,9 +44,13 @@ def of_model(
         "outer optimizer": _described(compiled["optimizer"]),
         "loss": _described(keras.losses.get(compiled["loss"])),
         "inner_reduction": compiled["inner_reduction"],
-        "inner_weight_decay": compiled["inner_weight_decay"],
+        "inner_weight_decay": _plain(compiled["inner_weight_decay"]),
         "jit_compile": compiled["jit_compile"],
     }
+    for name in ("optimizer", "inner_optimizer"):
+        undecayed = without_decay(compiled[name], model.trainable_variables)
+        if undecayed:
+            settings[f"{name}, not decayed"] = undecayed
     if not all(adapts):
         settings["adapted variables"] = [
             i for i, adapted in enumerate(adapts) if adapted
@@ -89,13 +96,13 @@ def check_same(here: dict, there: dict, path) -> None:
 
 
 def _without_new_keys(here, there):
-    """Without a checksum where none was recorded, as it once was not."""
+    """Without what a checkpoint of before does not record."""
     return {
         key: _without_new_keys(value, there.get(key) or {})
         if isinstance(value, dict)
         else value
         for key, value in here.items()
-        if key != CHECKSUM or key in there
+        if key not in _NOT_ALWAYS_RECORDED or key in there
     }
 
 

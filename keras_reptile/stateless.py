@@ -70,18 +70,33 @@ def stateless(optimizer, variables) -> keras.optimizers.Optimizer:
     _refuse_unless_equal(optimizer)
     copy = _neutral_copy(optimizer)
     copy.build(variables)
-    _exclude_the_same(optimizer, copy, variables)
+    undecayed = without_decay(optimizer, variables)
+    if undecayed:
+        copy._exclude_from_weight_decay_cache = {
+            copy._var_key(variable): i not in undecayed
+            for i, variable in enumerate(variables)
+        }
     return copy
 
 
-def _exclude_the_same(optimizer, copy, variables):
-    """Of weight decay, by variables or names; no config has them."""
-    for kind in ("", "_pattern"):
-        if getattr(optimizer, f"_exclude_from_weight_decay{kind}", None):
-            copy._exclude_from_weight_decay_cache = {
-                copy._var_key(v): optimizer._use_weight_decay(v)
-                for v in variables
-            }
+def without_decay(optimizer, variables) -> list[int]:
+    """Which variables an optimizer leaves out of its weight decay.
+
+    No config has them: they are told by `exclude_from_weight_decay`.
+
+    Args:
+        optimizer: A Keras optimizer.
+        variables: Of a model, in order.
+    """
+    excludes = any(
+        getattr(optimizer, f"_exclude_from_weight_decay{kind}", None)
+        for kind in ("", "_pattern")
+    )
+    return [
+        i
+        for i, variable in enumerate(variables)
+        if excludes and not optimizer._use_weight_decay(variable)
+    ]
 
 
 def is_learning_rate(variable) -> bool:

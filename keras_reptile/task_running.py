@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import algorithm_results, lanes, lowering, meta_step
+from keras_reptile.integers import check_integer
 from keras_reptile.learner import State
 from keras_reptile.seeds import is_seed
 
@@ -81,11 +82,11 @@ def check_chunk(tasks_per_chunk, way: str) -> None:
     """
     if tasks_per_chunk is None:
         return
-    is_whole = isinstance(tasks_per_chunk, int)
-    if not is_whole or tasks_per_chunk < 1 or way != "vectorized":
+    check_integer("tasks_per_chunk", tasks_per_chunk, 1)
+    if way != "vectorized":
         raise ValueError(
-            "`tasks_per_chunk` is how many tasks one program holds, at least "
-            '1, and is for task_execution="vectorized". Received: '
+            "`tasks_per_chunk` is how many tasks one program holds, and is "
+            'for task_execution="vectorized". Received: '
             f"tasks_per_chunk={tasks_per_chunk!r}, and the tasks run {way}."
         )
 

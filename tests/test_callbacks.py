@@ -39,6 +39,9 @@ def test_validation_goes_into_the_logs_and_to_tensorboard(tmp_path):
     assert all(rate > 0 for rate in history["meta_steps_per_second"])
     tags = scalars(tmp_path / "steps")
     assert [step for step, _ in tags["val_accuracy"]] == [4, 8, 12]
+    for name in ("loss", "accuracy", "inner_loss"):
+        assert [step for step, _ in tags[name]] == [4, 8, 12]
+        np.testing.assert_allclose([v for _, v in tags[name]], history[name])
     np.testing.assert_allclose(
         [value for _, value in tags["val_accuracy"]], history["val_accuracy"]
     )

@@ -293,3 +293,19 @@ def test_streams_are_made_once_and_copies_have_their_own():
 
     expected = next(iter(classes.episodes(spec, 2, seed=7))).support.x
     np.testing.assert_array_equal(in_a_graph(), expected)
+
+
+def test_labels_may_be_a_column_of_names():
+    x = np.zeros((3, 1), "float32")
+    for labels in (
+        np.array(["b", "a", "b"], object),
+        np.array([b"b", b"a", b"b"]),
+    ):
+        assert kr.data.from_arrays(x, labels).names == ["a", "b"]
+    with pytest.raises(ValueError, match="y.astype.str"):
+        kr.data.from_arrays(x, np.array(["b", None, "b"], object))
+
+
+def test_scribbles_of_one_seed_are_of_no_other():
+    with pytest.raises(ValueError, match=r"less than 2\*\*32"):
+        kr.data.scribbles(1, seed=2**32)

@@ -182,3 +182,25 @@ def test_integers_are_those_of_tensorflows_own_function(key):
         episodes.fold_in(key, 9),
         tf.random.fold_in(key, tf.constant(9, tf.int64), alg="philox"),
     )
+
+
+def test_integers_of_numpy_do_not_wrap_around():
+    narrow = kr.EpisodeSpec(*np.uint8([20, 20, 0, 50, 5]))
+    assert narrow.support_size == 400 and narrow == kr.EpisodeSpec(
+        20, 20, 0, 50, 5
+    )
+    assert kr.Protocol(5, 1, seed=np.uint64(3)).seed + 1 == 4
+    classes = blobs()
+    shape = spec(ways=3, shots=2, queries=1, inner_batch_size=2)
+    streams = [
+        classes.episodes(shape, size, start=start)
+        for size, start in ((5, 200), (np.uint8(5), np.uint8(200)))
+    ]
+    first, second = (next(iter(stream)) for stream in streams)
+    np.testing.assert_array_equal(first.support.x, second.support.x)
+
+
+def test_a_stream_beyond_all_numbers_is_refused():
+    shape = spec(ways=3, shots=2, queries=1, inner_batch_size=2)
+    with pytest.raises(ValueError, match="63 bits.*another `seed`"):
+        blobs().episodes(shape, 5, start=2**61)

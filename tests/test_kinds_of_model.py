@@ -392,11 +392,11 @@ def test_layers_that_gather_something_are_said(log):
     model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, verbose=0)
 
 
-def test_masked_outputs_and_ignored_classes_are_refused():
-    layers = [keras.layers.Embedding(9, 4, mask_zero=True)]
-    network = keras.Sequential(
-        [keras.Input((5,), dtype="int32"), *layers, keras.layers.Dense(3)]
-    )
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_masked_outputs_and_ignored_classes_are_refused(dtype):
+    layers = [keras.layers.Embedding(9, 4, mask_zero=True, dtype=dtype)]
+    layers.append(keras.layers.Dense(3, dtype=dtype))
+    network = keras.Sequential([keras.Input((5,), dtype="int32"), *layers])
     learner = compiled(network).learner
     x, y = np.ones((2, 5), "int32"), np.ones((2, 5), "int32")
     with pytest.raises(ValueError, match="must not be masked"):
@@ -420,3 +420,20 @@ def test_an_axis_of_one_value_is_added_as_keras_does(shapes, loss):
         values[0] = tf.cast(values[0], "float32")  # A function has no dtype.
     losses = kr.losses.PerExampleLoss(loss)(*values)
     np.testing.assert_array_equal(losses, [0.0] * 4)
+
+
+def test_a_frozen_layer_without_weights_is_noticed():
+    norm = keras.layers.BatchNormalization(center=False, scale=False)
+    layers = [keras.Input((4,)), norm, keras.layers.Dense(3)]
+    model = compiled(keras.Sequential(layers))
+    norm.trainable = False
+    with pytest.raises(ValueError, match="again after freezing"):
+        model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
+
+
+def test_averages_that_are_never_read_are_not_said(log):
+    layers = [keras.layers.Reshape((2, 2)), keras.layers.LeakyReLU()]
+    layers.insert(1, keras.layers.BatchNormalization(axis=1))
+    layers += [keras.layers.Flatten(), keras.layers.Dense(3)]
+    compiled(keras.Sequential([keras.Input((4,)), *layers]))
+    assert "moving" not in messages(log)

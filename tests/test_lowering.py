@@ -1,6 +1,7 @@
 """Layers in their lowered form, against Keras' own."""
 
 import contextlib
+import threading
 
 import keras
 import numpy as np
@@ -270,3 +271,78 @@ def test_a_filter_that_sums_to_zero_is_normalised_exactly():
     )
     np.testing.assert_allclose(normalised("float64"), exact, atol=1e-9)
     np.testing.assert_allclose(normalised("float32"), exact, atol=2e-3)
+
+
+class ByKeyword(keras.Model):
+    """Which gives its layers their inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [
+            layers.Conv2D(3, 3, strides=2),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(2),
+        ]
+
+    def call(self, x, training=None):
+        for layer in self.parts:
+            x = layer(inputs=x)
+        return x
+
+
+def test_layers_may_be_called_by_keyword():
+    model, x = ByKeyword(), tf.random.normal((4, 9, 9, 2))
+    model(x)
+    for layer in model.parts:
+        layer.momentum = 0.0
+    expected = model.parts[1](model.parts[0](x), training=True)
+    expected = model.parts[2](expected)
+    received, _ = call(model, x, True, False)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_a_call_of_a_layers_own_is_left_as_it_is():
+    model, x = network(), tf.random.normal((6, 9, 9, 2))
+    convolution = model.layers[0]
+    assert isinstance(convolution, layers.Conv2D)
+
+    def own(inputs):
+        return 0.0 * layers.Conv2D.call(convolution, inputs)
+
+    convolution.call = own
+    for inside in (lowered(model), contextlib.nullcontext()):
+        with inside:
+            assert not np.any(convolution(x))
+    assert convolution.call is own
+
+
+def test_contexts_may_overlap():
+    layer = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
+    layer, x = layer.layers[0], tf.constant([[1.0, 2, 3], [2.0, 4, 6]])
+    model = keras.Sequential([keras.Input((3,)), layer])
+    own = layer(x, training=False)
+    entered, left = threading.Event(), threading.Event()
+    seen = {}
+
+    def other():
+        with lowered(model):
+            entered.set()
+            left.wait(10)
+            seen["lowered"] = layer(x, training=False)
+        seen["own"] = layer(x, training=False)
+
+    thread = threading.Thread(target=other)
+    with lowered(model):
+        thread.start()
+        assert entered.wait(10)
+        with lowered(model):
+            inside = layer(x, training=False)
+        again = layer(x, training=False)
+    # In this thread no longer, and in the other one still.
+    np.testing.assert_array_equal(layer(x, training=False), own)
+    left.set()
+    thread.join()
+    for received in (again, seen["lowered"]):
+        np.testing.assert_array_equal(received, inside)
+    np.testing.assert_array_equal(seen["own"], own)
+    assert np.abs(inside - own).max() > 0.5 and "call" not in vars(layer)

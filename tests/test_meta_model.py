@@ -270,3 +270,71 @@ def test_a_learning_rate_set_later_counts():
     model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1, verbose=0)
     for one, other in zip(before, model.inner_model.get_weights()):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "inner_optimizer"])
+def test_what_does_not_decay_is_saved_and_compared(tmp_path, name):
+    def model(excluded):
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+        if excluded:
+            optimizer.exclude_from_weight_decay(var_names=["kernel"])
+        return meta_model(**{name: optimizer})
+
+    first = model(True)
+    assert first.settings != model(False).settings
+    first.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    assert loaded.settings == first.settings
+    stream = CLASSES.episodes(SPEC, meta_batch_size=3)
+    for m in (first, loaded):
+        m.fit(stream, steps_per_epoch=2, verbose=0)
+    assert_same(all_values(first), all_values(loaded))
+
+
+@pytest.mark.parametrize(
+    "settings, text",
+    [
+        ({"inner_weight_decay": "0.9"}, "factor.*'0.9'"),
+        ({"jit_compile": 1}, "`jit_compile` must be.*Received: 1"),
+        ({"tasks_per_chunk": True}, "`tasks_per_chunk` must be an integer"),
+        ({"tasks_per_chunk": 2}, 'for task_execution="vectorized"'),
+    ],
+)
+def test_arguments_of_compile_out_of_range_are_refused(settings, text):
+    with pytest.raises(ValueError, match=text):
+        meta_model(**settings)
+
+
+def test_numbers_of_numpy_are_settings_as_others_are():
+    first = meta_model(inner_weight_decay=np.float32(0.5))
+    assert first.settings == meta_model(inner_weight_decay=0.5).settings
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (1.0, 0.0, 0),
+        (1.0, 0.0, 1.5),
+        (1.0, 0.0, True),
+        (1.0, 0.0, np.nan),
+        ("a", 0.0, 10),
+        (1.0, np.nan, 10),
+        (-1.0, 0.0, 10),
+    ],
+)
+def test_schedules_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match="must be an (integer|outer step)"):
+        kr.schedules.linear(*arguments)
+
+
+@pytest.mark.parametrize(
+    "make", [kr.models.omniglot_cnn, kr.models.mini_imagenet_cnn]
+)
+def test_the_papers_networks_have_their_channels_last(make):
+    expected = [v.shape for v in make(5).variables]
+    keras.config.set_image_data_format("channels_first")
+    try:
+        received = [v.shape for v in make(5).variables]
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert received == expected

@@ -273,3 +273,17 @@ def test_callbacks_that_begin_anew_are_said(tmp_path, log):
         trainer = {"checkpoint_dir": tmp_path, "resume": resume}
         run(meta_model(), epochs=1 + resume, callbacks=[early], **trainer)
         assert ("EarlyStopping begin anew" in messages(log)) == resume
+
+
+def test_a_best_one_by_itself_is_not_replaced_by_a_worse_one(tmp_path):
+    trainer = {"validation": HELD_OUT, "protocol": PROTOCOL}
+    trainer |= {"checkpoint_dir": tmp_path, "resume": True}
+    run(meta_model(**settings()), **trainer)
+    for path in checkpoints.list_steps(tmp_path):
+        path.unlink()
+    best = (tmp_path / "best.npz").read_bytes()
+    # Without learning, at chance.
+    outer = keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, 12))
+    again, _ = run(meta_model(optimizer=outer, dropout=True), **trainer)
+    assert again.best_accuracy > 0
+    assert (tmp_path / "best.npz").read_bytes() == best

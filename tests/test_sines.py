@@ -106,3 +106,19 @@ def test_waves_are_learned_and_resumed(tmp_path):
     assert history["inner_loss"][-1] < 0.8 * history["inner_loss"][0]
     for a, b in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("other", [{"points": 51}, {"distinct": False}])
+def test_a_run_is_not_resumed_on_other_waves(other):
+    from keras_reptile import settings
+
+    streams = [
+        settings.of_stream(kr.data.SineWaves(**given).episodes(SPEC))
+        for given in ({}, other)
+    ]
+    with pytest.raises(ValueError, match=f"'{[*other][0]}' is"):
+        settings.check_same(*streams, "a.npz")
+    for stream in streams:  # As a checkpoint of before.
+        stream.pop([*other][0])
+        settings.check_same(streams[0], stream, "a.npz")
+        break

@@ -14,7 +14,7 @@ from mini_imagenet_tree import write_tree
 from test_data import TFDS, needs_omniglot
 
 from keras_reptile import files, scalars
-from trainers import algorithm_flags, curves, presets
+from trainers import algorithm_flags, curves, presets, results_file
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -307,6 +307,25 @@ def test_rates_go_with_their_losses(given, reduction, rates):
     assert (settings["learning_rate"], settings["meta_step"]) == rates
 
 
+@pytest.mark.parametrize("table", ["OMNIGLOT", "MINI_IMAGENET"])
+def test_the_outer_rate_of_maml_falls_to_0(table):
+    flags.FLAGS(["program", "--algorithm=maml"])
+    try:
+        for settings in getattr(presets, table).values():
+            settings = settings | algorithm_flags.replaced()
+            rates = settings["meta_step"], settings["meta_step_final"]
+            assert rates == (5e-3, 0.0)
+    finally:
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS["algorithm"].unparse()
+
+
+def test_results_are_strict_json():
+    value = {"a": [1.0, float("nan")], "b": {"c": (float("inf"), "x")}}
+    strict = results_file._strict(value)
+    assert strict == {"a": [1.0, None], "b": {"c": [None, "x"]}}
+
+
 def test_curves_have_every_step_and_the_last_of_each(tmp_path):
     for steps in (range(30), range(20, 40)):  # Killed, and gone on with.
         writer = scalars.Scalars(tmp_path)
@@ -356,8 +375,9 @@ def test_what_cannot_be_is_refused_before_training():
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
     assert ended.returncode == 2
     two = ("--strategy=mirrored", "--devices=2")
-    ended = run("omniglot", "--inner_state=carry", *two)
-    assert "2 replicas by --strategy=mirr" in ended.stdout + ended.stderr
+    for carrying in ("--inner_state=carry", "--preset=original"):
+        ended = run("omniglot", carrying, *two)
+        assert "2 replicas by --strategy=mirr" in ended.stdout + ended.stderr
     ended = run("algorithms", "--strategy=multiworker")
     assert "Give --here" in ended.stdout + ended.stderr
 

@@ -20,6 +20,7 @@ import pathlib
 from absl import flags
 
 from trainers import common, usage
+from trainers.presets import OMNIGLOT
 from trainers.usage import UsageError
 
 _PICTURE = flags.DEFINE_string(
@@ -48,7 +49,7 @@ def main(argv):
         draw(axis, cell, paper, runs)
     axes[0, 0].legend(fontsize="x-small", loc="lower right")
     figure.supylabel("accuracy on the test characters, %", fontsize="medium")
-    figure.supxlabel("minutes of training, 2 cores", fontsize="medium")
+    figure.supxlabel("minutes of training", fontsize="medium")
     common.save_figure(figure, _PICTURE.value)
     report(runs)
     print(f"Picture: {_PICTURE.value}.")
@@ -63,8 +64,8 @@ def read(path) -> dict:
     try:
         record = json.loads(pathlib.Path(path).read_text())
         settings, flags_ = record["settings"], record["flags"]
-        if settings["classes"] != 5:
-            raise ValueError(f"{settings['classes']}-way")
+        if settings["classes"] != 5 or flags_["preset"] not in OMNIGLOT:
+            raise ValueError(f"{settings['classes']}-way {flags_['preset']}")
         scores = {
             (shots, mode): [
                 100 * record["scores"][shots][mode][key]
@@ -74,7 +75,10 @@ def read(path) -> dict:
         }
         iterations = settings["meta_iters"]
         return {
-            "kind": f"{flags_['preset']}, {iterations:,} meta-iterations",
+            "kind": ", ".join(
+                [flags_["preset"], f"{iterations:,} meta-iterations"]
+                + _others(flags_)
+            ),
             "seed": flags_["seed"],
             "minutes": record["training_seconds"] / 60,
             "scores": scores,
@@ -85,6 +89,15 @@ def read(path) -> dict:
             f"trainers.omniglot, with 1 and 5 shots. Received: {path} "
             f"({type(error).__name__}: {error})."
         ) from None
+
+
+def _others(flags_):
+    """What else tells trainings apart, where it is not the paper's."""
+    names = ("algorithm", "inner_state", "convolution_dtype", "foml_tail")
+    found = [f"{n}={flags_[n]}" for n in names if flags_.get(n) is not None]
+    found += ["foml"] if flags_.get("foml") else []
+    usual = ("inner_state=average", "algorithm=reptile")
+    return [one for one in found if one not in usual]
 
 
 def draw(axis, cell, paper, runs):

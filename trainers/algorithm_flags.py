@@ -61,6 +61,7 @@ def replaced() -> dict:
         "inner_iters": steps,
         "learning_rate": rate,
         "meta_step": OUTER_RATE,
+        "meta_step_final": 0.0,
         "eval_batch": None,
         "eval_iters": EVAL_STEPS,
     }
@@ -120,7 +121,12 @@ def _name():
 def _check_tail(settings):
     tail = _FOML_TAIL.value
     shots, steps = settings["train_shots"], settings["inner_iters"]
-    if not _FOML.value or tail >= shots or steps < 2 or _QUERIES.value:
+    if (
+        not _FOML.value
+        or tail >= shots
+        or steps < 2
+        or _QUERIES.value is not None
+    ):
         raise UsageError(
             "--foml_tail goes with --foml and without --queries, and leaves "
             "at least one shot of --train_shots and one step of --inner_iters "

@@ -9,7 +9,7 @@ from trainers import common
 from trainers.usage import UsageError
 
 
-def draw(logdir, steps_per_epoch: int) -> None:
+def draw(logdir) -> None:
     """Draws accuracy and loss by meta-iteration, where matplotlib is.
 
     Accuracy is that of the training tasks' queries, and that of validation
@@ -18,7 +18,6 @@ def draw(logdir, steps_per_epoch: int) -> None:
 
     Args:
         logdir: The run's folder; the picture is its `training.png`.
-        steps_per_epoch: Meta-iterations of an epoch.
     """
     try:
         figure, axes = common.new_figure(2)
@@ -26,12 +25,14 @@ def draw(logdir, steps_per_epoch: int) -> None:
         common.say(error)
         return
     logdir = pathlib.Path(logdir)
-    train, by_step = logged(logdir / "train"), logged(logdir / "meta_steps")
+    by_step = logged(logdir / "meta_steps")
     for panel, name in zip(axes[0], ("accuracy", "inner_loss")):
-        epochs = train.get(f"epoch_{name}", {})
-        steps = [(epoch + 1) * steps_per_epoch for epoch in epochs]
+        values = by_step.get(name, {})
         panel.plot(
-            steps, list(epochs.values()), marker=".", label="training tasks"
+            list(values),
+            list(values.values()),
+            marker=".",
+            label="training tasks",
         )
         panel.set_xlabel("meta-iterations")
         panel.set_ylabel(name.replace("_", " "))

@@ -36,10 +36,11 @@ _TRANSDUCTIVE = flags.DEFINE_boolean(
 )
 _INNER_STATE = flags.DEFINE_enum(
     "inner_state",
-    "average",
+    None,
     kr.meta_model.INNER_STATES,
     "What becomes of the inner optimizer's slots after a meta-iteration; the "
-    "original carries them from task to task.",
+    "original carries them from task to task. (default: carry with "
+    "--preset=original, else average)",
 )
 
 _CONVOLUTION_DTYPE = flags.DEFINE_enum(
@@ -61,14 +62,16 @@ def chosen(table: dict) -> dict:
         UsageError: If they contradict each other.
     """
     replicas = strategy.chosen().num_replicas_in_sync
-    if _INNER_STATE.value == "carry" and replicas > 1:
+    by_preset = {"original": "carry"}.get(flags.FLAGS.preset, "average")
+    inner_state = _INNER_STATE.value or by_preset
+    if inner_state == "carry" and replicas > 1:
         raise UsageError(
             "--inner_state=carry passes the slots from task to task, so that "
             "the tasks cannot be shared out among devices. Received: "
             f"{replicas} replicas by --strategy={strategy.STRATEGY.value}. "
             "Give --inner_state=average, or --strategy=none."
         )
-    settings = presets.chosen(table)
+    settings = {**presets.chosen(table), "inner_state": inner_state}
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
     if iterations > interval and iterations % interval:
         raise UsageError(
@@ -103,7 +106,7 @@ def run(title, network, splits, settings, logdir) -> None:
     )
     if strategy.is_chief():
         score_table.log(scores, logdir, settings["meta_iters"])
-        curves.draw(logdir, steps_per_epoch(settings))
+        curves.draw(logdir)
 
 
 def build_model(network, settings) -> kr.MetaModel:
@@ -123,7 +126,7 @@ def build_model(network, settings) -> kr.MetaModel:
     model = kr.MetaModel(
         network(settings["classes"]),
         settings["algorithm"],
-        inner_state=_INNER_STATE.value,
+        inner_state=settings["inner_state"],
     )
     kinds = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
     model.compile(

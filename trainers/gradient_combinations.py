@@ -40,9 +40,10 @@ def main():
     logdir = common.usable_logdir("gradient_combinations")
     figure, axes = common.new_figure(1)
     omniglot = plain_descent.load()
-    results = plain_descent.carry_out_all(
+    done = plain_descent.carry_out_all(
         runs or all_runs(), omniglot, omniglot.validation, logdir
     )
+    results = {r.name: done[r.name] for r in all_runs() if r.name in done}
     for name, result in results.items():
         draw(axes[0, 0], name, result)
     axes[0, 0].set_xlabel("meta-iterations")

@@ -213,6 +213,9 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
 def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     """`carry_out` by name; those of an interrupted program are not repeated.
 
+    Returns:
+        What was carried out by now, others of the folder's included.
+
     Raises:
         UsageError: If they had other settings.
     """
@@ -234,7 +237,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
             results_file.write(
                 logdir, {"settings": settings, "runs": done}, replace=True
             )
-    return {run.name: done[run.name] for run in runs}
+    return done
 
 
 def _already_done(logdir, settings):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import pathlib
 import platform
 import sys
@@ -57,8 +58,18 @@ def write(logdir, results: dict, replace: bool = False) -> pathlib.Path:
         if path.exists() and not replace:
             _keep_others(path, settings)
         with files.atomic_write(path, "w") as file:
-            json.dump(record, file, indent=2)
+            json.dump(_strict(record), file, indent=2, allow_nan=False)
     return path
+
+
+def _strict(value):
+    """Without NaN and infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    nonfinite = isinstance(value, float) and not math.isfinite(value)
+    return None if nonfinite else value
 
 
 def _keep_others(path, settings):

@@ -147,7 +147,7 @@ def measure(model) -> dict:
     return {
         "mse": {n: float(tf.reduce_mean(e)) for n, e in zip(_STEPS, errors)},
         "ci95": {
-            n: float(1.96 * tf.math.reduce_std(e) / len(e) ** 0.5)
+            n: float(1.96 * tf.math.reduce_std(e) / (len(e) - 1) ** 0.5)
             for n, e in zip(_STEPS, errors)
         },
         "mean_absolute_output": float(tf.reduce_mean(tf.abs(outputs[0]))),

@@ -48,6 +48,7 @@ _RATES = flags.DEFINE_multi_float(
     "Inner rates, at least two; the table is of the smallest. (default: "
     "1/256, halved five times)",
     lower_bound=1e-6,
+    upper_bound=1.0,
 )
 _ALGORITHMS = ("maml", "fomaml", "reptile")
 _BATCH_SIZE = 10  # Of the grid's 50 points, so that 5 batches are disjoint.

@@ -57,12 +57,13 @@ def check_learner(learner) -> None:
             "`learner` must be a kr.Learner; a compiled MetaModel has one as "
             f"`model.learner`. Received: {type(learner).__name__}."
         )
-    trainable = len(learner.model.trainable_variables)
-    if trainable != len(learner.adapts):
+    trainable = [v.path for v in learner.model.trainable_variables]
+    if trainable != learner.trained_paths:
         raise ValueError(
             "The trainable variables must be those that the learner was made "
-            f"with. Received: {len(learner.adapts)} then, {trainable} now. "
-            "Call `compile` again after freezing or unfreezing layers."
+            f"with. Received: {len(learner.trained_paths)} then, "
+            f"{len(trainable)} now. Call `compile` again after freezing or "
+            "unfreezing layers."
         )
 
 

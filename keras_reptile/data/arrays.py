@@ -30,11 +30,20 @@ def from_arrays(x, y) -> ClassDataset:
             "Expected one label per example, `y` of shape (n,). Received: x "
             f"of shape {x.shape} and y of shape {y.shape}."
         )
+    if y.dtype.kind == "O" and all(isinstance(label, str) for label in y):
+        y = y.astype(str)  # As a column of pandas has them.
     if y.dtype.kind not in "iuUSb":
         raise ValueError(
             "Labels must be integers or strings. Received: y of dtype "
-            f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`."
+            f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`; if "
+            "they are names, `y.astype(str)`."
         )
     labels, counts = np.unique(y, return_counts=True)
     order = np.argsort(y, kind="stable")
-    return ClassDataset(x[order], counts, [str(label) for label in labels])
+    return ClassDataset(x[order], counts, [_name(label) for label in labels])
+
+
+def _name(label):
+    if isinstance(label, bytes):
+        return label.decode(errors="replace")
+    return str(label)

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_reptile.data.streams import check_stream, task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
+from keras_reptile.settings import CHECKSUM
 
 # So many are kept of a dataset.
 _STREAMS = 8
@@ -29,6 +30,7 @@ class ClassDataset:
         x: Examples of shape `(total, ...)`, the classes one after another.
             Either uint8, which episodes hold as float32 in [0, 1], or
             floats, which they hold as float32 and otherwise as they are.
+            An array of uint8 is not copied: leave it as it is.
         counts: Examples of each class, in order; they add up to `total`.
         names: A name for each class, or `None` to number them.
 
@@ -178,7 +180,10 @@ class ClassDataset:
         # One made in a graph is of no use outside of it.
         if made is None or not tf.executing_eagerly():
             made = task_stream(
-                self._draw, *arguments, self.num_classes, self.checksum
+                self._draw,
+                *arguments,
+                self.num_classes,
+                {CHECKSUM: self.checksum},
             )
             if tf.executing_eagerly():
                 self._streams[arguments] = made

@@ -45,6 +45,10 @@ def scribbles(
     """
     check_integer("num_classes", num_classes, 1)
     check_integer("seed", seed, 0)
+    if seed >= 2**32:  # Whose words NumPy would take for a class' number.
+        raise ValueError(
+            f"`seed` must be less than 2**32. Received: seed={seed}."
+        )
     check_integer("examples_per_class", examples_per_class, 1)
     images = [
         _draw_class(np.random.default_rng([seed, index]), examples_per_class)

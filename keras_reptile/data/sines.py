@@ -73,7 +73,10 @@ class SineWaves:
         """
         check_stream(spec, meta_batch_size, seed, start)
         self._check(spec)
-        return task_stream(self._draw, spec, meta_batch_size, seed, start, 1)
+        of_data = {"points": self.points, "distinct": bool(self.distinct)}
+        return task_stream(
+            self._draw, spec, meta_batch_size, seed, start, 1, of_data
+        )
 
     def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
         """One `Task`, the `number`-th of the stream of `seed`."""

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from keras_reptile.episodes import EpisodeSpec
 from keras_reptile.integers import check_integer
-from keras_reptile.settings import CHECKSUM
 
 _LAST = np.iinfo(np.int64).max
 
@@ -17,7 +16,7 @@ def task_stream(
     seed: int,
     start: int,
     num_classes: int,
-    checksum: int | None = None,
+    of_data: dict | None = None,
 ) -> tf.data.Dataset:
     """Batches of tasks, each a function of its number alone.
 
@@ -28,7 +27,7 @@ def task_stream(
         seed: An integer that names the stream.
         start: Elements to leave out at the beginning.
         num_classes: How many classes there are to draw from.
-        checksum: Of the data, where it is more than a few numbers.
+        of_data: What else a resumed run must have in common, as JSON.
 
     Returns:
         A dataset with `starting_at(meta_step)`, by which `fit` goes on where
@@ -36,6 +35,9 @@ def task_stream(
         its own tasks of every element (`keras_reptile.distribution`), and
         what a checkpoint records of its episodes.
     """
+
+    # NumPy's integers would wrap around where they are multiplied.
+    meta_batch_size, start = int(meta_batch_size), int(start)
 
     # There is nothing in it for AutoGraph, which takes a quarter of a second.
     @tf.autograph.experimental.do_not_convert
@@ -71,7 +73,7 @@ def task_stream(
             "meta_batch_size": meta_batch_size,
             "seed": seed,
             "start": start,
-            **({} if checksum is None else {CHECKSUM: checksum}),
+            **(of_data or {}),
         }
         tasks.starting_at = starting_at
         return tasks
@@ -99,6 +101,12 @@ def check_stream(spec, meta_batch_size, seed, start) -> None:
     check_integer("meta_batch_size", meta_batch_size, 1)
     check_integer("seed", seed, 0)
     check_integer("start", start, 0)
+    if int(start) * int(meta_batch_size) > _LAST // 2:
+        raise ValueError(
+            "The episodes of a stream are numbered by 63 bits. Received: start="
+            f"{start} and meta_batch_size={meta_batch_size}, the product of "
+            "which is too large. Choose another `seed` in place of a start."
+        )
 
 
 def check_spec(spec) -> None:
