@@ -245,14 +245,12 @@ def test_what_cannot_be_shared_is_refused(strategy):
         meta_model(optimizer=optimizer)
 
 
-def test_asynchronous_strategies_are_refused():
-    class ParameterServerStrategyV2:
-        """By its name, as making one needs a cluster."""
-
-    with pytest.raises(ValueError, match="ParameterServerStrategyV2, whose"):
-        distribution.check_strategy(
-            ParameterServerStrategyV2(), mlp(), "average"
-        )
+@pytest.mark.parametrize("name", ["ParameterServerV2", "CentralStorage"])
+def test_other_strategies_are_refused(name):
+    # By its name, as making one needs a cluster.
+    strategy = type(f"{name}Strategy", (), {})()
+    with pytest.raises(ValueError, match=f"{name}Strategy, which is not"):
+        distribution.check_strategy(strategy, mlp(), "average")
 
 
 def test_keras_own_train_function_fails_where_ours_is_needed(strategy):
