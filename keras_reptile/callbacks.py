@@ -3,6 +3,7 @@
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -244,7 +245,7 @@ class MetaTrainer(keras.callbacks.Callback):
         earlier = tuple(map(sum, zip(self._earlier, self._in_epoch)))
         self._earlier = earlier if earlier[1] < fit_checks.JUDGED else (0.0, 0)
         if self.preempted and step != self._epoch_ends:
-            return  # `on_train_end` saves; the epoch is to be finished first.
+            return  # `before_final_values` saves; the rest is to come first.
         if self.eval_interval is None:
             self._evaluate(step)
         if self.checkpoint_interval is None or self._save_after_evaluation:
@@ -313,9 +314,16 @@ class MetaTrainer(keras.callbacks.Callback):
 
 
 def _of_training(logs):
-    """What Keras says of an epoch's tasks, but not of other data."""
+    """The numbers that Keras has of an epoch's tasks, but not of other data."""
     own = ("val_", "meta_steps_per_second")
-    return {k: float(v) for k, v in logs.items() if not k.startswith(own)}
+    values = {
+        k: np.asarray(v) for k, v in logs.items() if not k.startswith(own)
+    }
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if value.ndim == 0 and value.dtype.kind in "fiu"
+    }
 
 
 def _crossed(before, after, interval):

@@ -22,6 +22,14 @@ def check_outer_optimizer(optimizer) -> None:
     Raises:
         ValueError: If it does not step at every meta-step.
     """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        # Its scale grows until a gradient overflows, which in float32 none
+        # does before the scale itself has.
+        raise ValueError(
+            "A meta-gradient is of the weights' own precision and needs no "
+            "scale. Received: a LossScaleOptimizer. Give the optimizer that "
+            "it wraps."
+        )
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
             "The outer optimizer must take a step at every meta-step. "

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_reptile import distribution, fit_checks, resuming
+from keras_reptile import distribution, epoch_checks, fit_checks, resuming
 
 
 class FitsEpisodes:
@@ -37,13 +37,13 @@ class FitsEpisodes:
         kwargs.setdefault("shuffle", False)
         self._check_validation_data(kwargs)
         self._share_validation_data(kwargs)
-        fit_checks.check_epochs(
+        epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
         with resuming.watched(self, x, kwargs.get("callbacks")) as resumed:
             if resumed:
                 return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
-            fit_checks.check_goes_on(x, self.meta_step)
+            epoch_checks.check_goes_on(x, self.meta_step)
             here = resuming.stream_from_here(self, x)
             return self._keras_fit(here, **kwargs)
 
@@ -59,19 +59,19 @@ class FitsEpisodes:
         if not distribution.is_shared(self.distribute_strategy):
             return x
         if arguments.get(steps) is None:
-            arguments[steps], x = fit_checks.length(x, steps), x.repeat()
+            arguments[steps], x = epoch_checks.length(x, steps), x.repeat()
         first, last = 0, 1
         if steps == "steps_per_epoch":
             first = arguments.get("initial_epoch", 0)
             last = arguments.get("epochs", 1)
-        fit_checks.check_long_enough(x, arguments[steps] * (last - first))
+        epoch_checks.check_long_enough(x, arguments[steps] * (last - first))
         return distribution.share(x, self.distribute_strategy)
 
     def _check_validation_data(self, arguments):
         data = arguments.get("validation_data")
         if data is not None:
             self._check_tasks(data)
-            fit_checks.check_epochs(
+            epoch_checks.check_epochs(
                 data,
                 arguments.get("validation_steps"),
                 self.steps_per_execution,
@@ -86,7 +86,7 @@ class FitsEpisodes:
         arguments["validation_data"] = self._shared(
             data, arguments, "validation_steps"
         )
-        fit_checks.check_epochs(
+        epoch_checks.check_epochs(
             data,
             arguments["validation_steps"],
             self.steps_per_execution,
@@ -112,7 +112,7 @@ class FitsEpisodes:
         self._check_tasks(x)
         if x.element_spec != self._evaluate_spec:
             self._evaluate_spec, self.test_function = x.element_spec, None
-        fit_checks.check_epochs(
+        epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
         return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)

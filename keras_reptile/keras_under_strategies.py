@@ -87,6 +87,3 @@ def prepare(optimizer, strategy) -> None:
             "strategy.scope():`."
         )
     optimizer._all_reduce_sum_gradients = list
-    inner = getattr(optimizer, "inner_optimizer", None)
-    if inner is not None:  # As LossScaleOptimizer has it.
-        prepare(inner, strategy)

@@ -9,7 +9,7 @@ import contextlib
 import keras
 from absl import logging
 
-from keras_reptile import fit_checks
+from keras_reptile import epoch_checks
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def fit_from_here(model, keras_fit, x, arguments):
             epochs,
             model.meta_step,
         )
-    fit_checks.check_epochs(x, steps - offset, model.steps_per_execution)
+    epoch_checks.check_epochs(x, steps - offset, model.steps_per_execution)
     history = None
     if offset and epoch < epochs:
         rest = {

@@ -22,35 +22,45 @@ class Scalars:
     def __init__(self, path, on_write_error: str = "stop"):
         self._path = files.writable_folder(path)
         self._on_write_error = on_write_error
-        self._writer = None
+        self._writer = self._strategy = None
 
     def open(self, strategy) -> None:
-        """Begins a file of its own."""
+        """Begins a file of its own; all workers call it."""
+        self._strategy = strategy
         if self._path is not None and workers.is_chief(strategy):
             self._writer = tf.summary.create_file_writer(str(self._path))
 
     def write(self, step: int, scalars: dict) -> None:
-        """Writes numbers by name, at once to disk.
+        """Writes numbers by name, at once to disk; all workers call it.
 
         Raises:
-            OSError: If they could not be, and that stops the run.
+            OSError: If they could not be, and that stops the run; on all
+                workers.
         """
-        if self._writer is None:
+        if self._path is None:
             return
+        error = None
         try:
-            with self._writer.as_default(step=step):
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
-            self._writer.flush()
-        except tf.errors.OpError as error:
-            message = (
-                f"The scalars of meta-step {step} could not be written to "
-                f"{self._path}: {error.message}. Make room, or choose another "
-                "folder."
-            )
-            if self._on_write_error == "stop":
-                raise OSError(message) from error
-            logging.error("%s Training goes on.", message)
+            if self._writer is not None:
+                self._put(step, scalars)
+        except tf.errors.OpError as failure:
+            error = failure
+        if not workers.any_worker(self._strategy, error is not None):
+            return
+        message = (
+            f"The scalars of meta-step {step} could not be written to "
+            f"{self._path}: {error.message if error else 'the chief says why'}."
+            " Make room, or choose another folder."
+        )
+        if self._on_write_error == "stop":
+            raise OSError(message) from error
+        logging.error("%s Training goes on.", message)
+
+    def _put(self, step, scalars):
+        with self._writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
 
     def close(self) -> None:
         """Ends the file, of which `write` has said all that could be."""

@@ -18,7 +18,12 @@ _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
-_NOT_ALWAYS_RECORDED = (CHECKSUM, "points", "distinct")
+_UNDECAYED = "{}, not decayed"
+# What checkpoints of before do not say, though it was as it is now.
+_NOT_ALWAYS_RECORDED = (
+    *(CHECKSUM, "points", "distinct"),
+    _UNDECAYED.format("optimizer"),
+)
 
 
 def of_model(
@@ -50,7 +55,7 @@ def of_model(
     for name in ("optimizer", "inner_optimizer"):
         undecayed = without_decay(compiled[name], model.trainable_variables)
         if undecayed:
-            settings[f"{name}, not decayed"] = undecayed
+            settings[_UNDECAYED.format(name)] = undecayed
     if not all(adapts):
         settings["adapted variables"] = [
             i for i, adapted in enumerate(adapts) if adapted

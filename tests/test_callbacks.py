@@ -168,3 +168,34 @@ def test_keras_validation_is_no_part_of_the_accuracies():
     assert len(history["val_loss"]) == 4
     assert len(history["val_accuracy"]) == 2
     assert len(history["val_accuracy_ci95"]) == 2
+
+
+class Vector(keras.metrics.Metric):
+    def update_state(self, targets, outputs, sample_weight=None):
+        pass
+
+    def result(self):
+        return keras.ops.zeros(2)
+
+
+class Saying(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["said"] = "something"
+
+
+def test_what_is_logged_need_not_be_a_number(tmp_path):
+    model = meta_model(metrics=[Vector()])
+    model.fit(  # Before the trainer sees the logs.
+        TRAIN.episodes(SPEC, meta_batch_size=2),
+        steps_per_epoch=1,
+        callbacks=[Saying(), kr.MetaTrainer()],
+        verbose=0,
+    )
+    _, history = run(
+        model,
+        epochs=1,
+        log_dir=tmp_path,
+    )
+    assert history["vector"][0].shape == (2,)
+    assert {"loss", "inner_loss"} <= set(scalars(tmp_path))
+    assert "vector" not in scalars(tmp_path)

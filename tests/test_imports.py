@@ -10,6 +10,7 @@ ORDER = [
     {
         "clock",
         "distribution",
+        "epoch_checks",
         "episodes",
         "files",
         "inner_variables",

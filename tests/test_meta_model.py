@@ -239,18 +239,18 @@ def test_the_inner_learning_rate_is_not_rounded():
     assert float(model.inner_optimizer.learning_rate) == np.float32(0.003)
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_scaled_loss_changes_nothing(wrapped):
+def test_a_scaled_loss_changes_nothing():
     plain, sgd = keras.optimizers.SGD(0.5), keras.optimizers.SGD
     scaled = sgd(0.5, loss_scale_factor=128.0)
-    if wrapped:
-        scaled = keras.optimizers.LossScaleOptimizer(sgd(0.5))
     weights = [
         trained(optimizer=optimizer).inner_model.get_weights()
         for optimizer in (plain, scaled)
     ]
     for one, other in zip(*weights):
         np.testing.assert_array_equal(one, other)
+    # Its scale would grow beyond all bounds.
+    with pytest.raises(ValueError, match="needs no scale.*that it wraps"):
+        meta_model(optimizer=keras.optimizers.LossScaleOptimizer(plain))
 
 
 def test_a_compile_that_fails_changes_nothing():
@@ -285,6 +285,13 @@ def test_what_does_not_decay_is_saved_and_compared(tmp_path, name):
     first.save(tmp_path / "a.keras")
     loaded = keras.saving.load_model(tmp_path / "a.keras")
     assert loaded.settings == first.settings
+    of_before = {**first.settings}
+    of_before.pop(f"{name}, not decayed")
+    if name == "optimizer":  # Which did so then, without a word of it.
+        kr.settings.check_same(first.settings, of_before, "a.npz")
+    else:
+        with pytest.raises(ValueError, match="inner_optimizer, not decayed"):
+            kr.settings.check_same(first.settings, of_before, "a.npz")
     stream = CLASSES.episodes(SPEC, meta_batch_size=3)
     for m in (first, loaded):
         m.fit(stream, steps_per_epoch=2, verbose=0)

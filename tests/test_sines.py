@@ -118,7 +118,5 @@ def test_a_run_is_not_resumed_on_other_waves(other):
     ]
     with pytest.raises(ValueError, match=f"'{[*other][0]}' is"):
         settings.check_same(*streams, "a.npz")
-    for stream in streams:  # As a checkpoint of before.
-        stream.pop([*other][0])
-        settings.check_same(streams[0], stream, "a.npz")
-        break
+    streams[1].pop([*other][0])  # As a checkpoint of before.
+    settings.check_same(*streams, "a.npz")

@@ -77,7 +77,7 @@ def read(path) -> dict:
         return {
             "kind": ", ".join(
                 [flags_["preset"], f"{iterations:,} meta-iterations"]
-                + _others(flags_)
+                + _others(flags_, settings)
             ),
             "seed": flags_["seed"],
             "minutes": record["training_seconds"] / 60,
@@ -91,8 +91,10 @@ def read(path) -> dict:
         ) from None
 
 
-def _others(flags_):
+def _others(flags_, settings):
     """What else tells trainings apart, where it is not the paper's."""
+    # A flag says nothing of it where it was left to the preset.
+    flags_ = flags_ | {k: settings[k] for k in settings if k == "inner_state"}
     names = ("algorithm", "inner_state", "convolution_dtype", "foml_tail")
     found = [f"{n}={flags_[n]}" for n in names if flags_.get(n) is not None]
     found += ["foml"] if flags_.get("foml") else []

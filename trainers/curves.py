@@ -14,7 +14,8 @@ def draw(logdir) -> None:
 
     Accuracy is that of the training tasks' queries, and that of validation
     where there was one, with its interval. The logs are read, and not what
-    `fit` returns, as they have what was before a resumption.
+    `fit` returns, as they have what was before a resumption. (What was before
+    `MetaTrainer` logged the training tasks is not in the picture.)
 
     Args:
         logdir: The run's folder; the picture is its `training.png`.

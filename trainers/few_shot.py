@@ -104,8 +104,8 @@ def run(title, network, splits, settings, logdir) -> None:
     score_table.report(
         title, scores, logdir, settings, trainer.seconds, seconds
     )
+    score_table.log(scores, logdir, settings["meta_iters"])
     if strategy.is_chief():
-        score_table.log(scores, logdir, settings["meta_iters"])
         curves.draw(logdir)
 
 

@@ -5,7 +5,10 @@ from trainers import common, results_file, strategy
 
 
 def log(scores, logdir, meta_iters) -> None:
-    """Adds the final accuracies to what TensorBoard shows."""
+    """Adds the final accuracies to what TensorBoard shows.
+
+    All workers call it.
+    """
     writer = scalars.Scalars(f"{logdir}/test")
     writer.open(strategy.chosen())
     by_name = {
