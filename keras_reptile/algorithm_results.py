@@ -6,7 +6,7 @@ without a word, or end inside of TensorFlow.
 
 import tensorflow as tf
 
-from keras_reptile.learner import State
+from keras_reptile.inner_step import State
 
 _EXPECTED = (
     "An algorithm returns (meta_gradient, adapted_state): a list with one "

@@ -3,7 +3,6 @@
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -12,9 +11,10 @@ from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.evaluation import Protocol
 from keras_reptile.measurements import Measurements
+from keras_reptile.nonfinite_tasks import NonfiniteTasks
 from keras_reptile.preemption import Preemption
 from keras_reptile.run_folder import RunFolder
-from keras_reptile.scalars import Scalars
+from keras_reptile.scalars import Scalars, of_training
 
 
 class MetaTrainer(keras.callbacks.Callback):
@@ -108,11 +108,7 @@ class MetaTrainer(keras.callbacks.Callback):
             checkpoint_interval=checkpoint_interval,
             keep=keep,
         )
-        if not 0.0 <= max_nonfinite <= 1.0:
-            raise ValueError(
-                "`max_nonfinite` is a share of the tasks, from 0 to 1. "
-                f"Received: max_nonfinite={max_nonfinite!r}."
-            )
+        self._nonfinite_tasks = NonfiniteTasks(max_nonfinite)
         self._measurements = Measurements(
             validation, protocol, gradient_agreement
         )
@@ -121,7 +117,6 @@ class MetaTrainer(keras.callbacks.Callback):
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
-        self.max_nonfinite = max_nonfinite
         self.best_accuracy = None
         self.preempted = False
         self.seconds = 0.0
@@ -151,8 +146,7 @@ class MetaTrainer(keras.callbacks.Callback):
         if model is not self._trained:
             self._trained, self._saved_at = model, None
             self.best_accuracy, self.seconds = None, 0.0
-            # Failed tasks and all, of epochs too short to be judged by.
-            self._earlier = (0.0, 0)
+            self._nonfinite_tasks.begin_training()
         run_settings = {
             **model.settings,
             **settings.of_stream(x),
@@ -200,7 +194,8 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
-        self._scores, self._in_epoch = {}, (0.0, 0)
+        self._nonfinite_tasks.begin_epoch()
+        self._scores = {}
         self._epoch_began = self.model.meta_step
         self._epoch_ends = self._epoch_began + (self.params["steps"] or 0)
         self._save_after_evaluation = False
@@ -210,7 +205,11 @@ class MetaTrainer(keras.callbacks.Callback):
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
             logs["meta_steps_per_second"] = self._clock.rate
-        self._check_finite(step, logs or {})
+        self._nonfinite_tasks.check(
+            float((logs or {}).get("inner/nonfinite_tasks", 0)),
+            (step - self._epoch_began) * self.model.tasks_per_step,
+            step,
+        )
         before, self._last_step = self._last_step, step
         if _crossed(before, step, self.eval_interval):
             self._evaluate(step)
@@ -224,14 +223,6 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._told_to_stop():
             self.model.stop_training = True
 
-    def _check_finite(self, step, logs):
-        self._in_epoch = (
-            float(logs.get("inner/nonfinite_tasks", 0)),
-            (step - self._epoch_began) * self.model.tasks_per_step,
-        )
-        failed, tasks = map(sum, zip(self._earlier, self._in_epoch))
-        fit_checks.check_finite(failed, tasks, self.max_nonfinite, step)
-
     def _told_to_stop(self):
         """Whether a worker got SIGTERM; all ask at the same places."""
         strategy = self.model.distribute_strategy
@@ -242,8 +233,7 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.meta_step
-        earlier = tuple(map(sum, zip(self._earlier, self._in_epoch)))
-        self._earlier = earlier if earlier[1] < fit_checks.JUDGED else (0.0, 0)
+        self._nonfinite_tasks.end_epoch()
         if self.preempted and step != self._epoch_ends:
             return  # `before_final_values` saves; the rest is to come first.
         if self.eval_interval is None:
@@ -253,7 +243,7 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._told_to_stop():
             self.model.stop_training = True
         if logs is not None:
-            self._scalars.write(step, _of_training(logs))
+            self._scalars.write(step, of_training(logs))
             # Of `validation_data`, which would be of another measure.
             for name in self._measurements.names:
                 logs.pop(name, None)
@@ -311,19 +301,6 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._clock.rate:
             progress["meta_steps_per_second"] = self._clock.rate
         return progress
-
-
-def _of_training(logs):
-    """The numbers that Keras has of an epoch's tasks, but not of other data."""
-    own = ("val_", "meta_steps_per_second")
-    values = {
-        k: np.asarray(v) for k, v in logs.items() if not k.startswith(own)
-    }
-    return {
-        key: float(value)
-        for key, value in values.items()
-        if value.ndim == 0 and value.dtype.kind in "fiu"
-    }
 
 
 def _crossed(before, after, interval):

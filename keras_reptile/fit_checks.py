@@ -169,30 +169,3 @@ def check_intervals(**numbers) -> None:
     for name, value in numbers.items():
         if value is not None:
             check_integer(name, value, 1)
-
-
-# Of so many tasks the share that failed says something.
-JUDGED = 20
-
-
-def check_finite(failed, tasks: int, max_nonfinite: float, step: int) -> None:
-    """Ends a training of which too many inner loops diverge.
-
-    Args:
-        failed: Tasks that ended in NaN or infinity.
-        tasks: How many there were; below `JUDGED` nothing is said.
-        max_nonfinite: The share of them that may.
-        step: The meta-step, to be named.
-
-    Raises:
-        FloatingPointError: If there are more.
-    """
-    if tasks < JUDGED or float(failed) <= max_nonfinite * tasks:
-        return
-    raise FloatingPointError(
-        f"The inner loops of {float(failed):.0f} of {tasks} tasks ended in NaN "
-        f"or infinity by meta-step {step}, more than the share of "
-        f"{max_nonfinite} that `max_nonfinite` allows. Lower the learning rate "
-        "of the inner optimizer, or of the outer one, and go on from the last "
-        "checkpoint."
-    )

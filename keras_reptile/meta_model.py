@@ -21,7 +21,7 @@ from keras_reptile import (
 )
 from keras_reptile.configuring import ConfiguresBothLoops
 from keras_reptile.fitting import FitsEpisodes
-from keras_reptile.learner import State
+from keras_reptile.inner_step import State
 from keras_reptile.saving import SavesBothLoops
 from keras_reptile.shapes import check_model
 from keras_reptile.stateless import is_learning_rate

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_reptile import distribution
 from keras_reptile.episodes import Task, unstack
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 def run_tasks(

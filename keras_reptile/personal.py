@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from keras_reptile import checks
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
+from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
-from keras_reptile.learner import State
 from keras_reptile.shapes import training_argument
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -68,3 +69,20 @@ class Scalars:
         if writer is not None:
             with contextlib.suppress(tf.errors.OpError):
                 writer.close()
+
+
+def of_training(logs: dict) -> dict:
+    """The numbers that Keras has of an epoch's tasks, but not of other data.
+
+    Args:
+        logs: As callbacks of Keras' get them.
+    """
+    own = ("val_", "meta_steps_per_second")
+    values = {
+        k: np.asarray(v) for k, v in logs.items() if not k.startswith(own)
+    }
+    return {
+        key: float(value)
+        for key, value in values.items()
+        if value.ndim == 0 and value.dtype.kind in "fiu"
+    }

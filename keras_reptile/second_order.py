@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_reptile import shapes
 from keras_reptile.compiling import layers_of
-from keras_reptile.learner import Learner, dense
+from keras_reptile.inner_step import dense
+from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
 from keras_reptile.stateless import stateless
 

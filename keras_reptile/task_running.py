@@ -14,8 +14,8 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import algorithm_results, lanes, lowering, meta_step
+from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
-from keras_reptile.learner import State
 from keras_reptile.seeds import is_seed
 
 WAYS = ("side_by_side", "one_after_another", "vectorized")

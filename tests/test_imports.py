@@ -19,6 +19,7 @@ ORDER = [
         "losses",
         "lowered_ops",
         "models",
+        "nonfinite_tasks",
         "preemption",
         "schedules",
         "seeds",
@@ -28,6 +29,7 @@ ORDER = [
     },
     {"lowering", "metrics", "scalars", "settings"},
     {"shapes"},
+    {"inner_step"},
     {"compiling", "learner", "data", "checks"},
     {
         "algorithm_results",

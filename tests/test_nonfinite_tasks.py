@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import LOSS, SPEC, all_values, assert_same, blobs
 
 import keras_reptile as kr
+from keras_reptile.nonfinite_tasks import NonfiniteTasks
 
 CLASSES = blobs()
 
@@ -97,6 +98,35 @@ def test_too_many_stop_the_training_in_short_epochs():
     trainer = kr.MetaTrainer(max_nonfinite=0.3)
     with pytest.raises(FloatingPointError, match="7 of 21 tasks .*meta-step 7"):
         fit(meta_model(), stream([1]), 2, epochs=9, callbacks=[trainer])
+
+
+def epoch(count, failed, tasks):
+    count.begin_epoch()
+    count.check(failed, tasks, step=1)
+    count.end_epoch()
+
+
+def test_an_epoch_that_was_judged_is_forgotten():
+    count = NonfiniteTasks(0.5)
+    for _ in range(3):
+        epoch(count, 10.0, 20)
+    epoch(count, 19.0, 19)  # Too few to be judged by,
+    with pytest.raises(FloatingPointError, match="20 of 20 tasks"):
+        epoch(count, 1.0, 1)  # but not together.
+
+
+def test_within_an_epoch_the_count_is_that_so_far():
+    count = NonfiniteTasks(0.5)
+    for tasks in range(1, 40):
+        count.check(0.5 * tasks, tasks, step=tasks)
+    with pytest.raises(FloatingPointError, match="21 of 40 .*meta-step 40"):
+        count.check(21.0, 40, step=40)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_from_0_to_1(share):
+    with pytest.raises(ValueError, match="`max_nonfinite` is a share"):
+        kr.MetaTrainer(max_nonfinite=share)
 
 
 def test_other_metrics_leave_them_out():

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")

@@ -6,7 +6,8 @@ units the inner optimizer moves them.
 """
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 def foml(learner: Learner, state: State, task: Task) -> tuple[list, State]:

@@ -5,7 +5,8 @@ Reptile is gradient descent on the loss expected over the tasks.
 """
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 def joint(learner: Learner, state: State, task: Task) -> tuple[list, State]:

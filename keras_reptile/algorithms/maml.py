@@ -7,7 +7,8 @@ Schulman 2018, section 4, equations 5 to 8.
 import tensorflow as tf
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State, dense
+from keras_reptile.inner_step import State, dense
+from keras_reptile.learner import Learner
 
 
 def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:

@@ -5,7 +5,8 @@ Algorithms", Algorithm 2 (batched version), arXiv:1803.02999.
 """
 
 from keras_reptile.episodes import Task
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 def reptile(learner: Learner, state: State, task: Task) -> tuple[list, State]:

@@ -23,7 +23,8 @@ from keras_reptile.analysis.meta_gradients import (
 )
 from keras_reptile.analysis.smoothness import check_smooth
 from keras_reptile.episodes import Task, unstack
-from keras_reptile.learner import Learner, State
+from keras_reptile.inner_step import State
+from keras_reptile.learner import Learner
 
 
 class Terms(NamedTuple):

@@ -15,7 +15,8 @@ import tensorflow as tf
 from keras_reptile.analysis import inputs, vectors
 from keras_reptile.analysis.smoothness import check_smooth
 from keras_reptile.episodes import Task, unstack
-from keras_reptile.learner import Learner, State, dense
+from keras_reptile.inner_step import State, dense
+from keras_reptile.learner import Learner
 
 ALGORITHMS = ("maml", "fomaml", "reptile")
 
