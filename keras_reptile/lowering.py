@@ -4,6 +4,8 @@
 a model is traced, and takes them out again: the user's model, its class and
 its weights are untouched.
 
+Means and variances, of whatever layers, can be differentiated twice there.
+
 It also makes batch normalisation use the statistics of the batch at hand,
 always, as the networks of the paper do (reference: `training=True` constant
 in the original's models). Moving averages are neither read nor written.
@@ -14,7 +16,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_reptile import lowered_norm, lowered_ops, own_calls
+from keras_reptile import exact_moments, lowered_norm, lowered_ops, own_calls
 
 # What XLA on the CPU is slow at inside a loop, unless it is lowered. A model
 # with max pooling is lowered where the user asks for compiling, but gains
@@ -86,6 +88,8 @@ def lowered(
             function = _replacement(layer, compiled, in_bfloat16, narrow)
             if function is not None:
                 stack.enter_context(own_calls.replaced(layer, function))
+        moments = exact_moments.moments
+        stack.enter_context(own_calls.replaced(tf.nn, moments, "moments"))
         yield model
 
 

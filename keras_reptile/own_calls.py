@@ -1,7 +1,7 @@
-"""A layer's `call`, replaced for one thread and for a while.
+"""A layer's `call`, or a function of a module, replaced for one thread.
 
-Other threads, which may use the same model at the same time, keep the layer's
-own; and so does this one afterwards.
+Other threads, which may use the same model at the same time, keep what was
+there; and so does this one afterwards.
 """
 
 import contextlib
@@ -12,28 +12,30 @@ _of_this_thread = threading.local()
 
 
 @contextlib.contextmanager
-def replaced(layer, function):
-    """Has a layer call `function` in this thread, inside the context.
+def replaced(owner, function, name: str = "call"):
+    """Has `owner.name` be `function` in this thread, inside the context.
 
     Args:
-        layer: A Keras layer.
-        function: Takes the arguments of the layer's `call`.
+        owner: A Keras layer or a module.
+        function: Takes the arguments of what it replaces.
+        name: Of what it replaces.
     """
-    functions = _functions(layer)
+    key = id(owner), name
+    functions = _functions().setdefault(key, [])
     functions.append(function)
     with _LOCK:
-        chooser = vars(layer).get("call")
+        chooser = vars(owner).get(name)
         if not isinstance(chooser, _Chooser):
-            chooser = _Chooser(layer)
+            chooser = _Chooser(owner, name)
             # Past Keras' attribute tracking: nothing of this is state.
-            vars(layer)["call"] = chooser
+            vars(owner)[name] = chooser
         chooser.users += 1
     try:
         yield
     finally:
         functions.pop()
         if not functions:
-            del _of_this_thread.by_layer[id(layer)]
+            del _functions()[key]
         with _LOCK:
             chooser.users -= 1
             if not chooser.users:
@@ -45,10 +47,10 @@ def as_its_class(layer) -> bool:
     return isinstance(vars(layer).get("call", _NOTHING), (_Nothing, _Chooser))
 
 
-def _functions(layer):
-    if not hasattr(_of_this_thread, "by_layer"):
-        _of_this_thread.by_layer = {}
-    return _of_this_thread.by_layer.setdefault(id(layer), [])
+def _functions():
+    if not hasattr(_of_this_thread, "functions"):
+        _of_this_thread.functions = {}
+    return _of_this_thread.functions
 
 
 class _Nothing:
@@ -59,21 +61,21 @@ _NOTHING = _Nothing()
 
 
 class _Chooser:
-    """A layer's `call` while some thread has it replaced."""
+    """In place of a function while some thread has it replaced."""
 
-    def __init__(self, layer):
-        self._layer, self._own = layer, layer.call
-        self._before = vars(layer).get("call", _NOTHING)
+    def __init__(self, owner, name):
+        self._owner, self._name = owner, name
+        self._own = getattr(owner, name)
+        self._before = vars(owner).get(name, _NOTHING)
         self.users = 0
 
     def __call__(self, *args, **kwargs):
-        by_layer = getattr(_of_this_thread, "by_layer", {})
-        functions = by_layer.get(id(self._layer))
+        functions = _functions().get((id(self._owner), self._name))
         function = functions[-1] if functions else self._own
         return function(*args, **kwargs)
 
     def take_out(self):
         if self._before is _NOTHING:
-            del vars(self._layer)["call"]
+            del vars(self._owner)[self._name]
         else:
-            vars(self._layer)["call"] = self._before
+            vars(self._owner)[self._name] = self._before
