@@ -129,7 +129,7 @@ def check_convolution_dtype(dtype, model: keras.Model, lower: bool) -> None:
         )
 
 
-def refused_by_xla(model: keras.Model) -> str | None:
+def refused_by_xla(model: keras.Model, batch=None) -> str | None:
     """What of a model XLA has no kernel for.
 
     Asks XLA for its program of the gradient and the outputs of one batch,
@@ -137,12 +137,14 @@ def refused_by_xla(model: keras.Model) -> str | None:
 
     Args:
         model: A built model.
+        batch: A `tf.TensorSpec` of what it is called on; `None` is what it was
+            built with.
 
     Returns:
         Names of layers, or XLA's own words where they name none; `None` if
         all can be compiled, or the model does not say what shape it takes.
     """
-    batch = shapes.batch_built_with(model)
+    batch = batch or shapes.batch_built_with(model)
     if batch is None:
         return None
 
@@ -170,6 +172,26 @@ def refused_by_xla(model: keras.Model) -> str | None:
         words = str(error).strip() or type(error).__name__
         return ", ".join(named) or words.splitlines()[0]
     return None
+
+
+def check_compiles(model: keras.Model, batch) -> None:
+    """Refuses a model that XLA was to compile, and cannot.
+
+    Args:
+        model: A built model.
+        batch: A `tf.TensorSpec` of what it is called on.
+
+    Raises:
+        ValueError: That names the layers.
+    """
+    refusal = None if known_to_xla(model) else refused_by_xla(model, batch)
+    if refusal:
+        raise ValueError(
+            f"XLA cannot compile {refusal} of model '{model.name}', which "
+            "`compile` could not know, as the model does not say what shape it "
+            f"takes. Received: examples of shape {tuple(batch.shape[1:])}. "
+            "Call `compile` with jit_compile=False."
+        )
 
 
 def known_to_xla(model: keras.Model) -> bool:

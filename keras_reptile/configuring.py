@@ -176,6 +176,7 @@ class ConfiguresBothLoops:
         self._task_metrics = metrics
         self._compiled_functions = {}
         self._fit_spec = self._evaluate_spec = None
+        self._layers_checked_on = set()
         self.trained_layers = [
             layer.trainable for layer in self.inner_model._flatten_layers()
         ]

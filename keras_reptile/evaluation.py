@@ -17,6 +17,7 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from keras_reptile import checks, distribution, fit_checks
 from keras_reptile.data.classes import ClassDataset
@@ -68,13 +69,19 @@ class Protocol:
 
     def __post_init__(self):
         modes = (self.modes,) if isinstance(self.modes, str) else self.modes
-        object.__setattr__(self, "modes", tuple(modes))
-        if not self.modes or set(self.modes) - set(MODES):
+        if not isinstance(modes, (tuple, list)) or not (
+            modes and all(mode in MODES for mode in modes)
+        ):
             raise ValueError(
-                f"`modes` must be some of {MODES}. Received: {self.modes}."
+                f"`modes` must be some of {MODES}. Received: {modes!r}."
             )
+        object.__setattr__(self, "modes", tuple(modes))
+        why = " With one class every answer is right."
+        check_integer("ways", self.ways, 2, why)
         why = " An interval needs at least two episodes."
         check_integer("num_episodes", self.num_episodes, 2, why)
+        # An unsigned one of NumPy's has no negative to count with.
+        object.__setattr__(self, "num_episodes", int(self.num_episodes))
         why = " An accuracy needs at least one query example per class."
         check_integer("queries", self.queries, 1, why)
         check_integer("seed", self.seed, 0)
@@ -100,6 +107,9 @@ def evaluate(
 ) -> dict[str, Scores] | None:
     """Measures few-shot accuracy; the model is left bitwise as it is.
 
+    An output of NaN, as of an inner loop that diverges, is a wrong answer;
+    the log says in how many episodes there were some.
+
     Args:
         model: A compiled `MetaModel`.
         classes: Classes to draw episodes from, not those trained on.
@@ -112,8 +122,8 @@ def evaluate(
         given up.
 
     Raises:
-        ValueError: If the classes cannot give such episodes, or the model's
-            output is not `ways` wide.
+        ValueError: If the classes cannot give such episodes, the model's
+            output is not `ways` wide, or an argument is something else.
 
     Example:
 
@@ -133,7 +143,7 @@ def evaluate(
     calls = -(-count // at_once)
     score = _scoring_function(model, protocol, at_once)
     episodes = iter(distribution.share(stream, strategy, calls))
-    hits = {"before": [], **{mode: [] for mode in protocol.modes}}
+    hits = {key: [] for key in ("before", "nan", *protocol.modes)}
     for call in range(calls):
         if stop is not None and stop():
             return None
@@ -142,6 +152,14 @@ def evaluate(
             hits[key].append(values)
     hits = {k: np.concatenate(parts)[:count] for k, parts in hits.items()}
     before = float(hits.pop("before").mean())
+    if failed := int(hits.pop("nan").sum()):
+        logging.warning(
+            "The outputs of %d of %d episodes have NaN after adaptation, which "
+            "counts as wrong. Lower the learning rate of the inner optimizer, "
+            "or the `inner_steps` of the Protocol.",
+            failed,
+            count,
+        )
     return {mode: Scores(hits[mode], before) for mode in protocol.modes}
 
 
@@ -157,15 +175,38 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
             f"{type(model).__name__}. Wrap the model in kr.MetaModel and "
             "call `compile`."
         )
+    check_kinds(classes, protocol)
     fit_checks.check_same_variables(model)
     selected(model.inner_model, protocol.inner_variables)
     checks.check_shape(classes.example_shape, model.inner_model)
     checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
+    model.check_layers_on(classes.example_shape, "float32")
     classes.check(protocol.spec)
     labels = np.arange(protocol.ways, dtype="int32")
     example = classes.example_shape
     loss = model.learner.loss_function
     checks.check_loss(labels, example, model.inner_model, loss)
+
+
+def check_kinds(classes, protocol) -> None:
+    """Refuses what is no set of classes, or no protocol.
+
+    Raises:
+        ValueError: That says what to pass.
+    """
+    needed = ("check", "example_shape", "stream")
+    if not all(hasattr(classes, name) for name in needed):
+        raise ValueError(
+            "Episodes are drawn from a ClassDataset, such as `.test` of what "
+            "kr.data.omniglot returns. Received: "
+            f"{type(classes).__name__}. Arrays of your own become one by "
+            "kr.data.from_arrays."
+        )
+    if not isinstance(protocol, Protocol):
+        raise ValueError(
+            "How to evaluate is said by a kr.Protocol(ways, shots, ...). "
+            f"Received: {type(protocol).__name__}."
+        )
 
 
 def predict_inductive(learner, state, task) -> tf.Tensor:
@@ -210,10 +251,13 @@ def _scoring_function(model, protocol, at_once):
         outputs = {"before": learner.predict(state, task.query.x)}
         for mode in modes:
             outputs[mode] = _PREDICTIONS[mode](learner, adapted, task)
-        return {
+        hits = {
             key: tf.reduce_mean(_hits(task.query.y, output))
             for key, output in outputs.items()
         }
+        adapted_ones = [_has_nan(outputs[mode]) for mode in modes]
+        hits["nan"] = tf.cast(tf.reduce_any(adapted_ones), tf.float32)
+        return hits
 
     predict_all = model.compiled_function(("predict_all", modes), predict_all)
 
@@ -249,4 +293,10 @@ def _scoring_function(model, protocol, at_once):
 
 def _hits(labels, outputs):
     predicted = tf.argmax(outputs, -1, output_type=tf.int32)
-    return tf.cast(predicted == tf.cast(labels, tf.int32), tf.float32)
+    # The argmax of NaN is the first class, which would be right by chance.
+    right = (predicted == tf.cast(labels, tf.int32)) & ~_has_nan(outputs)
+    return tf.cast(right, tf.float32)
+
+
+def _has_nan(outputs):
+    return tf.reduce_any(tf.math.is_nan(outputs), -1)

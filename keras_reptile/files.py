@@ -140,13 +140,13 @@ def writable_folder(path) -> pathlib.Path | None:
     """
     if path is None:
         return None
-    path = pathlib.Path(path).expanduser()
     try:
+        path = pathlib.Path(path).expanduser()
         path.mkdir(parents=True, exist_ok=True)
         # Nameless, so that several workers can do it at once.
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # The latter of "~nobody".
         raise ValueError(
             "Checkpoints and logs need a folder that can be written to. "
             f"Received: {path} ({error}). Choose another one."

@@ -2,7 +2,16 @@
 
 import tensorflow as tf
 
-from keras_reptile import distribution, epoch_checks, fit_checks, resuming
+from keras_reptile import (
+    compiling,
+    distribution,
+    epoch_checks,
+    fit_checks,
+    resuming,
+    shapes,
+)
+from keras_reptile.layer_state import check_state_of_layers
+from keras_reptile.second_order import check_second_order
 
 
 class FitsEpisodes:
@@ -31,6 +40,8 @@ class FitsEpisodes:
         fit_checks.check_arguments(x, kwargs)
         self._check_tasks(x)
         if x.element_spec != self._fit_spec:
+            examples = x.element_spec.support.x
+            self.check_layers_on(examples.shape[2:], examples.dtype)
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.
             self._fit_spec, self.train_function = x.element_spec, None
@@ -130,6 +141,32 @@ class FitsEpisodes:
         )
 
     test_on_batch = train_on_batch
+
+    def check_layers_on(self, shape, dtype) -> None:
+        """Refuses layers that `compile` refuses, once the data says more.
+
+        Args:
+            shape: Of an example. Nothing is done where the model knew one at
+                `compile`, or an extent is not known now, either.
+            dtype: Of the examples.
+
+        Raises:
+            ValueError: That names the layers.
+        """
+        model, batch = self.inner_model, tf.TensorSpec((2, *shape), dtype)
+        if (
+            batch in self._layers_checked_on
+            or shapes.batch_built_with(model) is not None
+            or None in batch.shape
+        ):
+            return
+        check_state_of_layers(model, batch)
+        check_second_order(self.algorithm, self.learner, batch)
+        if self.learner.lower and self._compile_settings["jit_compile"] == (
+            "auto"
+        ):
+            compiling.check_compiles(model, batch)
+        self._layers_checked_on.add(batch)
 
     def _check_tasks(self, x):
         self.require_compiled()

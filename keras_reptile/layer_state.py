@@ -16,7 +16,7 @@ from keras_reptile.lowering import lowered
 from keras_reptile.seeds import is_seed
 
 
-def check_state_of_layers(model: keras.Model) -> None:
+def check_state_of_layers(model: keras.Model, batch=None) -> None:
     """Refuses layers that assign to weights, and warns of those to buffers.
 
     Batch normalisation is not among them, of which `compiling` warns where its
@@ -24,11 +24,13 @@ def check_state_of_layers(model: keras.Model) -> None:
 
     Args:
         model: A built model.
+        batch: A `tf.TensorSpec` of what it is called on; `None` is what it was
+            built with. Where that says too little, nothing is looked at.
 
     Raises:
         ValueError: If a layer assigns to its trainable weights in training.
     """
-    batch = shapes.batch_built_with(model)
+    batch = batch or shapes.batch_built_with(model)
     if batch is None or known_to_xla(model):  # None of which does.
         return
     assigned = _assigned_in_training(model, batch)

@@ -143,8 +143,15 @@ class Learner(InnerStep):
             last: The one after the last.
 
         Raises:
-            ValueError: If there is no such part.
+            ValueError: If there is no such part, or this is one already.
         """
+        if self._steps is not None:
+            raise ValueError(
+                "A part of the inner loop is named by steps of the whole. "
+                "Received: `part` of a learner that is a part already, as an "
+                "`additive` algorithm is given. Leave `additive` out, or use "
+                "the whole learner."
+            )
         if not (
             tf.is_tensor(first) or tf.is_tensor(last) or 0 <= first <= last
         ):

@@ -2,7 +2,7 @@
 
 from keras_reptile import settings
 from keras_reptile.analysis.agreement import Probe
-from keras_reptile.evaluation import check_protocol, evaluate
+from keras_reptile.evaluation import check_kinds, check_protocol, evaluate
 
 
 class Measurements:
@@ -14,7 +14,8 @@ class Measurements:
         gradient_agreement: Whether that is measured.
 
     Raises:
-        ValueError: If only one of `validation` and `protocol` is given.
+        ValueError: If only one of `validation` and `protocol` is given, or
+            something else.
     """
 
     def __init__(self, validation, protocol, gradient_agreement: bool):
@@ -24,6 +25,8 @@ class Measurements:
                 f"to evaluate on them. Received: validation={validation!r}, "
                 f"protocol={protocol!r}."
             )
+        if protocol is not None:
+            check_kinds(validation, protocol)
         self._validation, self._protocol = validation, protocol
         self._gradient_agreement = gradient_agreement
         self._probe = None

@@ -16,12 +16,14 @@ from keras_reptile.lowering import lowered
 from keras_reptile.stateless import stateless
 
 
-def check_second_order(algorithm, learner: Learner) -> None:
+def check_second_order(algorithm, learner: Learner, batch=None) -> None:
     """Refuses layers and inner optimizers without a second derivative.
 
     Args:
         algorithm: Checked for if its `second_order` is true.
         learner: The model and the inner optimizer.
+        batch: A `tf.TensorSpec` of what it is called on; `None` is what it was
+            built with. Where that says too little, layers are not looked at.
 
     Raises:
         ValueError: That names the layers, or the optimizer.
@@ -32,8 +34,8 @@ def check_second_order(algorithm, learner: Learner) -> None:
         if name == "maml":
             who, remedy = "MAML", ', or use algorithm="fomaml"'
         _check_optimizer(learner, who, remedy)
-        batch = shapes.batch_built_with(learner.model)
-        if batch is not None:  # Else only the data can tell.
+        batch = batch or shapes.batch_built_with(learner.model)
+        if batch is not None:  # Else only the data can tell, in `fit`.
             check_layers(learner, batch, who, remedy)
 
 

@@ -114,6 +114,7 @@ def run(model, algorithm, tasks, numbers) -> list:
     """
     learner, state = model.learner, model.initial_state()
 
+    # Kept by identity, as an algorithm need not be hashable.
     def one(state, task):
         return _outcome(algorithm, learner, state, task)
 
@@ -123,16 +124,16 @@ def run(model, algorithm, tasks, numbers) -> list:
     if model.task_execution == "vectorized":
         chunk = model.tasks_per_chunk or tasks.batches.shape[0]
         mapped = model.compiled_function(
-            ("tasks", algorithm), meta_step.vectorized(one)
+            ("tasks", id(algorithm)), meta_step.vectorized(one)
         )
         return meta_step.run_vectorized(mapped, state, tasks, chunk)
     given = learner, state, tasks, tf.unstack(numbers)
     planned = _plan(model, algorithm, *tasks.batches.shape[:2])
     if planned:
-        compiled = model.compiled_function(("part", algorithm), part)
+        compiled = model.compiled_function(("part", id(algorithm)), part)
         return meta_step.run_parts(compiled, *given, planned)
     return meta_step.run_tasks(
-        model.compiled_function(("task", algorithm), one),
+        model.compiled_function(("task", id(algorithm)), one),
         *given,
         in_order=model.task_execution == "one_after_another",
         carry=model.inner_state == "carry",

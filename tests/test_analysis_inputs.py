@@ -144,3 +144,88 @@ def test_a_learner_of_other_variables_is_refused():
     learner.model.layers[0].trainable = False
     with pytest.raises(ValueError, match="compile. again after freezing"):
         kr.analysis.gradient_agreement(learner, tasks)
+
+
+def enlarging():
+    """The second layer has no second derivative."""
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.UpSampling2D(2, interpolation="bicubic", name="bent"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def images():
+    x = np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype("float32")
+    examples = kr.Examples(tf.constant(x), tf.constant([0, 1, 2] * 2))
+    return kr.Task(examples, examples, tf.constant([[0, 1, 2], [3, 4, 5]]))
+
+
+def test_layers_without_a_second_derivative_are_named_every_time():
+    model, task = enlarging(), images()
+    sgd = keras.optimizers.SGD(0.1)
+    head = kr.Learner(model, LOSS, sgd, inner_variables="head")
+    kr.analysis.meta_gradients(head, head.state(), task, 0.1)
+    whole = kr.Learner(model, LOSS, sgd)
+    state = whole.state()
+    for refused in (
+        lambda: kr.analysis.meta_gradients(whole, state, task, 0.1),
+        lambda: kr.analysis.hessian_vector_product(
+            whole, state, *task.query, state.weights
+        ),
+    ):
+        with pytest.raises(ValueError, match="none for bent"):
+            refused()
+
+
+def test_hessians_of_what_does_not_fit_are_refused():
+    learner, tasks = classifier()
+    state, (x, y) = learner.state(), learner.batch(first(tasks), 0)
+    product = kr.analysis.hessian_vector_product
+    for arguments, message in (
+        ((x, y + 3, state.weights), "labels from 0 to 2"),
+        ((x[:, :3], y, state.weights), "input shape"),
+        ((x, y[:2], state.weights), "a target each"),
+        ((x[:0], y[:0], state.weights), "one or more examples"),
+        ((x, y, None), "one part for each weight.*None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            product(learner, state, *arguments)
+
+
+def test_a_vector_of_numpy_is_taken_as_the_weights_are():
+    learner, tasks = classifier()
+    state, batch = learner.state(), learner.batch(first(tasks), 0)
+    product = kr.analysis.hessian_vector_product
+    expected = product(learner, state, *batch, state.weights)
+    vector = [np.asarray(w, "float64") for w in state.weights]
+    for one, other in zip(expected, product(learner, state, *batch, vector)):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan"), None, "0.1x"])
+def test_a_prediction_is_at_a_rate_above_0(rate):
+    terms = kr.analysis.Terms([tf.ones(2)], [tf.ones(2)])
+    with pytest.raises(ValueError, match="above 0"):
+        kr.analysis.predict(terms, "maml", 2, rate)
+
+
+@pytest.mark.parametrize("inner", [[1.0, 2.0], [0.0, 0.0]])
+def test_terms_that_cannot_be_told_apart_are_refused(inner):
+    terms = kr.analysis.Terms([tf.constant([2.0, 4.0])], [tf.constant(inner)])
+    with pytest.raises(ValueError, match="must point different ways"):
+        kr.analysis.fit_coefficients(terms, [tf.ones(2)], 0.01)
+
+
+def test_coefficients_are_found_at_small_rates():
+    rng = np.random.default_rng(0)
+    terms = kr.analysis.Terms([rng.normal(size=9)], [1e3 * rng.normal(size=9)])
+    for rate in (1e-1, 1e-9):
+        fitted = kr.analysis.fit_coefficients(
+            terms, [3 * terms[0][0] - 5 * rate * terms[1][0]], rate
+        )
+        np.testing.assert_allclose(fitted, (3, 5), rtol=1e-3)

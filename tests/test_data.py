@@ -72,11 +72,25 @@ def test_arrays_that_make_no_classes_are_refused(x, counts, text):
         (np.zeros(3, int), "one label per example"),
         (np.zeros((4, 1), int), "one label per example"),
         (np.zeros(4), "integers or strings.*float64"),
+        ([[0], [1, 2], [3], [4]], "`y` must be one array"),
+        (None, "an entry for each example.*None"),
+        ([], "at least one example"),
     ],
 )
 def test_labels_that_name_no_classes_are_refused(y, text):
     with pytest.raises(ValueError, match=text):
         kr.data.from_arrays(GOOD, y)
+
+
+def test_examples_of_several_shapes_are_refused():
+    with pytest.raises(ValueError, match="`x` must be one array.*Resize"):
+        kr.data.from_arrays([[1.0], [1.0, 2.0]], [0, 1])
+
+
+@pytest.mark.parametrize("names", [5, ["one"], ["one", "two", "three"]])
+def test_names_that_are_not_one_for_each_class_are_refused(names):
+    with pytest.raises(ValueError, match="list of 2 names"):
+        kr.data.ClassDataset(GOOD, [2, 2], names)
 
 
 @pytest.mark.parametrize(
@@ -309,3 +323,19 @@ def test_labels_may_be_a_column_of_names():
 def test_scribbles_of_one_seed_are_of_no_other():
     with pytest.raises(ValueError, match=r"less than 2\*\*32"):
         kr.data.scribbles(1, seed=2**32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"validation_characters": 0.1}, "`validation_characters`"),
+        ({"validation_characters": "100"}, "`validation_characters`"),
+        ({"validation_characters": -1}, "`validation_characters`"),
+        ({"seed": None}, "`seed`"),
+        ({"seed": -1}, "`seed`"),
+        ({"seed": 1.5}, "`seed`"),
+    ],
+)
+def test_omniglot_out_of_range_is_refused(tmp_path, arguments, text):
+    with pytest.raises(ValueError, match=f"{text} must be an integer"):
+        kr.data.omniglot(str(tmp_path), cache_dir=tmp_path, **arguments)

@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, all_values, assert_same, blobs, meta_model
+from conftest import (
+    LOSS,
+    SPEC,
+    all_values,
+    assert_same,
+    blobs,
+    messages,
+    meta_model,
+    mlp,
+)
 
 import keras_reptile as kr
 from keras_reptile import evaluation
@@ -147,6 +156,9 @@ def test_one_mode_may_be_asked_for():
     "changes, text",
     [
         ({"modes": ("both",)}, "`modes` must be some of"),
+        ({"modes": None}, "`modes` must be some of.*None"),
+        ({"modes": [["inductive"]]}, "`modes` must be some of"),
+        ({"ways": 1}, "With one class every answer is right"),
         ({"num_episodes": 1}, "at least two episodes"),
         ({"queries": 0}, "at least one query example"),
         ({"inner_steps": 0}, "`inner_steps`"),
@@ -173,3 +185,48 @@ def test_classes_that_cannot_give_such_episodes_are_refused(protocol, text):
 def test_examples_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"input shape \(4,\)"):
         kr.evaluate(meta_model(), blobs(size=5), PROTOCOL)
+
+
+def diverging(rate):
+    model = kr.MetaModel(mlp())
+    model.compile(inner_optimizer=keras.optimizers.SGD(rate), loss=LOSS)
+    return model
+
+
+def test_what_diverges_is_wrong_and_said(log):
+    scores = kr.evaluate(diverging(1e30), HELD_OUT, PROTOCOL)
+    for score in scores.values():
+        assert score.mean == 0.0
+        assert score.mean_before > 0.0
+    assert "25 of 25 episodes have NaN" in messages(log)
+
+
+def test_what_does_not_diverge_is_not_said(log):
+    kr.evaluate(diverging(0.1), HELD_OUT, PROTOCOL)
+    assert "NaN" not in messages(log)
+
+
+@pytest.mark.parametrize(
+    ("classes", "protocol", "text"),
+    [
+        (kr.data.Splits(TRAIN, None, HELD_OUT), PROTOCOL, r"`\.test`.*Splits"),
+        (None, PROTOCOL, "ClassDataset.*NoneType"),
+        (HELD_OUT.episodes(PROTOCOL.spec), PROTOCOL, "from a ClassDataset"),
+        (HELD_OUT, PROTOCOL.spec, "kr.Protocol.*EpisodeSpec"),
+    ],
+    ids=["splits", "none", "a stream", "a spec"],
+)
+def test_what_is_no_classes_or_protocol_is_refused(classes, protocol, text):
+    with pytest.raises(ValueError, match=text):
+        kr.evaluate(meta_model(), classes, protocol)
+    if classes is not None:
+        with pytest.raises(ValueError, match=text):
+            kr.MetaTrainer(classes, protocol)
+
+
+def test_numbers_of_numpy_without_a_sign():
+    protocol = kr.Protocol(
+        ways=3, shots=1, inner_steps=1, num_episodes=np.uint32(3)
+    )
+    scores = kr.evaluate(meta_model(), HELD_OUT, protocol)
+    assert scores["inductive"].num_episodes == 3

@@ -1,5 +1,7 @@
 """What the programs of the paper's experiments are made of."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 import keras_reptile as kr
-from trainers import agreement, gradient_combinations, overlap, plain_descent
+from trainers import (
+    agreement,
+    common,
+    gradient_combinations,
+    overlap,
+    plain_descent,
+)
+from trainers.usage import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +120,73 @@ def test_a_short_schedule_goes_as_far(short, expected):
         runs = gradient_combinations.all_runs()
         assert {run.step for run in runs} == {expected}
         assert {run.step for run in agreement.all_runs()} == {0.25}
+
+
+def four_runs():
+    return [overlap.run_of(method, 4, 25) for method in overlap.METHODS]
+
+
+@pytest.fixture
+def carry_out_all(monkeypatch):
+    """Of runs that take no time."""
+
+    def carry_out(run, *_):
+        return {"final": 0.5, "name": run.name}
+
+    monkeypatch.setattr(plain_descent, "carry_out", carry_out)
+    monkeypatch.setattr(common, "stop_on_sigterm", lambda logdir: None)
+
+    def carry_out_all(program, runs, logdir, facts=None):
+        return plain_descent.carry_out_all(
+            program, runs, None, None, logdir, facts
+        )
+
+    return carry_out_all
+
+
+def test_results_have_facts_of_runs_that_were_carried_out_before(
+    carry_out_all, tmp_path
+):
+    runs = four_runs()
+    carry_out_all("overlap", runs[:2], tmp_path)
+    # The outer steps, which are settings, too, are the same of all.
+    done = carry_out_all(
+        "overlap", runs, tmp_path, lambda run: {"overlap": len(run.name)}
+    )
+    written = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert written == done
+    assert list(done) == [run.name for run in runs]
+    for name, result in done.items():
+        assert result == {"final": 0.5, "name": name, "overlap": len(name)}
+
+
+def test_a_program_does_not_go_on_with_anothers_results(
+    carry_out_all, tmp_path
+):
+    runs = four_runs()
+    carry_out_all("overlap", runs, tmp_path)
+    with pytest.raises(UsageError, match="'overlap'.*Received:.*'agreement'"):
+        carry_out_all("agreement", runs, tmp_path)
+    path = tmp_path / "results.json"
+    record = json.loads(path.read_text())
+    del record["settings"]["program"]  # As files of before.
+    path.write_text(json.dumps(record))
+    carry_out_all("overlap", runs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"settings": ', "[1, 2]", '{"settings": {}}', "\xff"]
+)
+def test_damaged_results_are_named(carry_out_all, tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_bytes(content.encode("latin1"))
+    with pytest.raises(UsageError, match="results.json, which cannot be read"):
+        carry_out_all("overlap", four_runs(), tmp_path)
+    assert path.read_bytes() == content.encode("latin1")
+
+
+def test_a_folder_with_a_picture_is_not_drawn_over(tmp_path):
+    (tmp_path / "theory.png").write_bytes(b"mine")
+    with flagsaver.flagsaver(logdir=str(tmp_path)):
+        with pytest.raises(UsageError, match=r"or a picture \(theory.png\)"):
+            common.usable_logdir("theory", resumable=False)

@@ -144,3 +144,9 @@ def test_a_link_that_leads_nowhere_is_a_bad_file(tree, load):
     link.unlink()
     link.symlink_to(one(tree))
     assert load(tree).validation.counts.tolist() == [4, 3]
+
+
+def test_a_link_that_leads_to_no_class_is_named(tree, load):
+    (tree / "train" / "n00000000").symlink_to(tree / "gone")
+    with pytest.raises(ValueError, match="train/n00000000: No such file"):
+        load(tree)

@@ -29,7 +29,6 @@ OPTIMIZERS = {
     "schedule": keras.optimizers.SGD(
         keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
     ),
-    "moving average": keras.optimizers.SGD(0.1, use_ema=True),
     "decay": keras.optimizers.SGD(0.1, weight_decay=0.1),
     "centered": keras.optimizers.RMSprop(0.05, epsilon=1e-3, centered=True),
 }
@@ -61,7 +60,7 @@ def smooth_problem(optimizer):
 
 
 # Others are near enough to these; all of them take a minute.
-LEFT_OUT = ("global_clipnorm", "schedule", "moving average", "decay", "Adamax")
+LEFT_OUT = ("global_clipnorm", "schedule", "decay", "Adamax")
 
 
 @pytest.mark.parametrize(

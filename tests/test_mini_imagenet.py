@@ -9,7 +9,7 @@ from mini_imagenet_tree import EXTENT, one, picture
 from PIL import Image
 
 import keras_reptile as kr
-from keras_reptile.data.mini_imagenet_classes import WNIDS, check_classes
+from keras_reptile.data.mini_imagenet_classes import WNIDS, check_classes, some
 
 
 def test_the_papers_classes():
@@ -46,6 +46,7 @@ def test_bicubic_by_name(tree, load):
     [
         ({"resize": "bilinear"}, "bicubic.*nearest.*'bilinear'"),
         ({"classes": "mine"}, "\"any\".*'mine'"),
+        ({"resize": ["nearest"]}, "`resize` must be one of"),
     ],
 )
 def test_unknown_arguments_are_refused(tree, load, arguments, text):
@@ -120,6 +121,24 @@ def test_images_of_each_class_are_counted(count):
     check_classes(counts, WNIDS, "any")
 
 
+def test_images_of_a_split_are_counted():
+    counts = {s: dict.fromkeys(WNIDS[s], 600) for s in WNIDS}
+    first, second, third = WNIDS["val"][:3]
+    counts["val"] |= {first: 597, second: 597, third: 599}
+    check_classes(counts, WNIDS, "paper")  # As many as the lists have.
+    counts["val"][third] = 598
+    text = rf"9,593 images of val.*9,592; .*{third} \(598\)"
+    with pytest.raises(ValueError, match=text):
+        check_classes(counts, WNIDS, "paper")
+    check_classes(counts, WNIDS, "any")
+
+
+def test_names_are_shown_short_and_without_escapes():
+    shown = some(["plain", "n" * 1000, "red \x1b[31m"])
+    assert shown.startswith("plain, ") and "\x1b" not in shown
+    assert len(shown) < 200
+
+
 def test_a_class_in_two_splits_is_refused(tree, load):
     shared = WNIDS["train"][1]
     (tree / "test" / shared).symlink_to(tree / "train" / shared)
@@ -164,3 +183,9 @@ def test_absent_data_says_what_to_put_where(tmp_path, load):
         load(tmp_path)
     with pytest.raises(ValueError, match="data_dir=None"):
         load(None)
+
+
+@pytest.mark.parametrize("folder", [None, 3, "~nobody-of-this-name/mini"])
+def test_what_is_no_folder_is_refused(load, folder):
+    with pytest.raises(ValueError, match="Put there either the image files"):
+        load(folder)

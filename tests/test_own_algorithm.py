@@ -1,5 +1,6 @@
 """A user's own algorithm: the README's, and what is refused."""
 
+import dataclasses
 import inspect
 import pathlib
 
@@ -93,3 +94,26 @@ def test_what_can_be_made_a_meta_gradient_is(own):
         model.fit(blobs().episodes(SPEC, 2), steps_per_epoch=2, verbose=0)
         trained.append(all_values(model))
     assert_same(*trained, exact=False)
+
+
+@dataclasses.dataclass
+class Scaled:
+    """With settings, and as other dataclasses not hashable."""
+
+    scale: float = 1.0
+
+    def __call__(self, learner, state, task):
+        adapted = learner.adapt(state, task)
+        change = zip(state.weights, adapted.weights)
+        return [self.scale * (b - a) for b, a in change], adapted
+
+
+def test_an_algorithm_may_be_a_dataclass():
+    assert meta_gradient(Scaled()) == meta_gradient("reptile")
+    assert meta_gradient(Scaled(2.0)) != meta_gradient("reptile")
+
+
+def test_a_part_of_a_part_is_refused():
+    learner = meta_model().learner
+    with pytest.raises(ValueError, match="that is a part already"):
+        learner.part(1, 3).part(0, 1)

@@ -339,3 +339,8 @@ def test_a_damaged_best_one_is_said_and_replaced(tmp_path, caplog, damage):
 def test_an_answer_to_write_errors_is_one_of_two():
     with pytest.raises(ValueError, match="on_write_error='ignore'"):
         kr.MetaTrainer(on_write_error="ignore")
+
+
+def test_a_user_who_is_not_there_has_no_folder():
+    with pytest.raises(ValueError, match="Choose another one"):
+        files.writable_folder("~nobody-of-this-name/runs")

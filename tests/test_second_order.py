@@ -1,10 +1,12 @@
 """What MAML cannot go through is refused by name, before it is trained."""
 
 import keras
+import numpy as np
 import pytest
 from conftest import mlp
 
 import keras_reptile as kr
+from keras_reptile import fitting
 from keras_reptile.second_order import check_second_order
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -81,3 +83,61 @@ def test_other_optimizers_pass(name):
     check_second_order(
         kr.algorithms.get("maml"), kr.Learner(mlp(), LOSS, optimizer)
     )
+
+
+def of_any_extent(*layers):
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            *layers,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def small_images():
+    x = np.random.default_rng(0).random((12, 5, 5, 1)).astype("float32")
+    classes = kr.data.ClassDataset(x, [4] * 3)
+    return classes.episodes(kr.EpisodeSpec(ways=3, shots=2, inner_steps=1))
+
+
+def test_what_only_the_data_can_tell_is_told_by_fit():
+    enlarge = keras.layers.UpSampling2D(2, interpolation="bicubic", name="bent")
+    network = of_any_extent(keras.layers.Conv2D(2, 3), enlarge)
+    model = compiled(network, "maml")
+    with pytest.raises(ValueError, match="none for bent"):
+        model.fit(small_images(), steps_per_epoch=1, verbose=0)
+    model = compiled(network, "fomaml")
+    with pytest.raises(ValueError, match="XLA cannot compile bent"):
+        model.fit(small_images(), steps_per_epoch=1, verbose=0)
+    model.compile(loss=LOSS, jit_compile=False)
+    model.fit(small_images(), steps_per_epoch=1, verbose=0)
+
+
+def test_what_xla_cannot_compile_is_told_before_evaluation():
+    enlarge = keras.layers.UpSampling2D(2, interpolation="bicubic", name="bent")
+    model = compiled(of_any_extent(enlarge), "reptile")
+    x = np.zeros((6, 5, 5, 1), "float32")
+    classes, protocol = kr.data.ClassDataset(x, [2] * 3), kr.Protocol(3, 1)
+    with pytest.raises(ValueError, match="XLA cannot compile bent"):
+        kr.evaluate(model, classes, protocol)
+
+
+def test_layers_are_looked_at_once(monkeypatch):
+    model = compiled(of_any_extent(keras.layers.Conv2D(2, 3)), "maml")
+    model.fit(small_images(), steps_per_epoch=1, verbose=0)
+    monkeypatch.setattr(fitting, "check_second_order", None)
+    protocol = kr.Protocol(3, 1, inner_steps=1, num_episodes=2)
+    x = np.random.default_rng(0).random((6, 5, 5, 1)).astype("float32")
+    kr.evaluate(model, kr.data.ClassDataset(x, [2] * 3), protocol)
+    with pytest.raises(TypeError):
+        model.compile(loss=LOSS)
+        model.fit(small_images(), steps_per_epoch=1, verbose=0)
+
+
+def test_layers_that_assign_to_their_weights_are_told_by_fit():
+    layer = keras.layers.SpectralNormalization(keras.layers.Conv2D(2, 3))
+    model = compiled(of_any_extent(layer), "reptile")
+    with pytest.raises(ValueError, match="leave their trainable weights"):
+        model.fit(small_images(), steps_per_epoch=1, verbose=0)

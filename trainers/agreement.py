@@ -34,7 +34,7 @@ def main():
     figure, axes = common.new_figure(len(_MEASURES))
     omniglot = plain_descent.load()
     results = plain_descent.carry_out_all(
-        all_runs(), omniglot, omniglot.validation, logdir
+        "agreement", all_runs(), omniglot, omniglot.validation, logdir
     )
     for panel, measure in zip(axes[0], _MEASURES):
         for name, result in results.items():

@@ -13,7 +13,6 @@ why they differ, are in `algorithm_trainings.py`.
 Source: Nichol, Achiam & Schulman 2018, section 6.
 """
 
-import json
 import pathlib
 import resource
 import subprocess
@@ -98,16 +97,16 @@ def in_own_process(name, logdir) -> dict:
         if code:  # It has said why.
             print(f"The training {name!r} ended with code {code}.")
             sys.exit(code if code == usage.EXIT_CODE else 1)
-    record = json.loads(path.read_text())
+    record = results_file.parsed(path.read_bytes(), path)
     flags_then = record["flags"]
     flags_now = {
         flag: flags.FLAGS[flag].value
         for flag in ("meta_iters", "eval_samples", "seed")
     }
     for flag, value in {**flags_now, "only": [name]}.items():
-        if flags_then[flag] != value:
+        if flags_then.get(flag) != value:
             raise UsageError(
-                f"{path} is of --{flag}={flags_then[flag]}. Expected: "
+                f"{path} is of --{flag}={flags_then.get(flag)}. Expected: "
                 f"--{flag}={value}. Give another --logdir."
             )
     return record

@@ -41,6 +41,7 @@ _WRITTEN = (
     "*.npz",
     "*/results.json",
     "**/events.out.tfevents*",
+    "*.png",
 )
 _taken = []
 
@@ -65,8 +66,9 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
     found = sorted(p for name in _WRITTEN for p in folder.glob(name))
     if found and not (resumable and RESUME.value):
         go_on = "Go on with it by --resume, or start" if resumable else "Start"
+        name = found[-1].relative_to(folder)
         raise UsageError(
-            f"{logdir} holds a run already ({found[-1].relative_to(folder)}). "
+            f"{logdir} holds a run already, or a picture ({name}). "
             f"{go_on} another one with another --logdir."
         )
     _take(folder)
@@ -187,6 +189,7 @@ def save_figure(figure, path) -> None:
     """Writes a figure as PNG, atomically, and the folder it goes to."""
     if not strategy.is_chief():
         return
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = pathlib.Path(os.path.expanduser(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

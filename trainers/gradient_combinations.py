@@ -41,7 +41,11 @@ def main():
     figure, axes = common.new_figure(1)
     omniglot = plain_descent.load()
     done = plain_descent.carry_out_all(
-        runs or all_runs(), omniglot, omniglot.validation, logdir
+        "gradient_combinations",
+        runs or all_runs(),
+        omniglot,
+        omniglot.validation,
+        logdir,
     )
     results = {r.name: done[r.name] for r in all_runs() if r.name in done}
     for name, result in results.items():

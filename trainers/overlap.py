@@ -56,11 +56,16 @@ def main():
                 run = run_of(method, **settings_of(panel, value))
                 runs[run.name] = run
     results = plain_descent.carry_out_all(
-        runs.values(), omniglot, omniglot.test, logdir
+        "overlap",
+        runs.values(),
+        omniglot,
+        omniglot.test,
+        logdir,
+        facts=lambda run: {"overlap": overlap_of(run)},
     )
     for axis, panel in zip(axes[0], _PANELS):
         draw(axis, panel, results)
-        report(panel, runs, results)
+        report(panel, results)
     axes[0, 0].legend(fontsize="x-small")
     picture = pathlib.Path(logdir, "overlap.png")
     common.save_figure(figure, picture)
@@ -104,10 +109,10 @@ def overlap_of(run) -> float:
     """The part of the last batch that was used before, over 200 tasks."""
     if run.algorithm == "foml_tail":
         return 0.0  # The query examples are distinct from all others.
-    counts = [_SHOTS] * WAYS
+    counts, seed = [_SHOTS] * WAYS, common.SEED.value
     return kr.analysis.batch_overlap(
         [
-            kr.episodes.draw_indices(counts, run.spec, 0, task).batches
+            kr.episodes.draw_indices(counts, run.spec, seed, task).batches
             for task in range(200)
         ]
     )
@@ -131,7 +136,7 @@ def draw(axis, panel, results):
     axis.set_ylabel("test accuracy")
 
 
-def report(panel, runs, results):
+def report(panel, results):
     """Prints the accuracies of a panel, and the overlaps."""
     rows = []
     for method in METHODS:
@@ -139,7 +144,7 @@ def report(panel, runs, results):
             name = run_of(method, **settings_of(panel, value)).name
             result = results[name]
             rows.append(
-                [method, value, f"{100 * overlap_of(runs[name]):.0f}"]
+                [method, value, f"{100 * result['overlap']:.0f}"]
                 + [f"{100 * result['final']:.2f} +- {100 * result['ci95']:.2f}"]
             )
     common.print_table(

@@ -7,7 +7,6 @@ Source: Nichol, Achiam & Schulman 2018, appendix A, table 5. The inner loss is
 summed over a batch, as the original's code has it.
 """
 
-import json
 import pathlib
 import time
 from typing import NamedTuple
@@ -210,8 +209,16 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
     }
 
 
-def carry_out_all(runs, omniglot, classes, logdir) -> dict:
+def carry_out_all(program, runs, omniglot, classes, logdir, facts=None) -> dict:
     """`carry_out` by name; those of an interrupted program are not repeated.
+
+    Args:
+        program: Its name, which the results file has.
+        runs: What to train.
+        omniglot: From `load`.
+        classes: Those of the final accuracy.
+        logdir: The program's folder.
+        facts: From a run to a dict of what its results have besides.
 
     Returns:
         What was carried out by now, others of the folder's included.
@@ -220,6 +227,7 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
         UsageError: If they had other settings.
     """
     settings = {
+        "program": program,
         "meta_iters": meta_iters(),
         "points": points(),
         "validation_samples": validation_samples(),
@@ -234,9 +242,11 @@ def carry_out_all(runs, omniglot, classes, logdir) -> dict:
     for run in runs:
         if run.name not in done:
             done[run.name] = carry_out(run, omniglot, classes, logdir)
-            results_file.write(
-                logdir, {"settings": settings, "runs": done}, replace=True
-            )
+        if facts is not None:
+            done[run.name] |= facts(run)
+        results_file.write(
+            logdir, {"settings": settings, "runs": done}, replace=True
+        )
     return done
 
 
@@ -249,12 +259,14 @@ def _already_done(logdir, settings):
     text = workers.from_chief(strategy.chosen(), text)
     if not text:
         return {}
-    record = json.loads(text)
-    if record.get("settings") != settings:
+    record = results_file.parsed(text, path)
+    # Files of before do not say which program's they are.
+    there = {"program": settings["program"], **(record.get("settings") or {})}
+    if there != settings:
         raise UsageError(
-            f"A program goes on with the settings it was started with: "
-            f"{record.get('settings')} in {path}. Received: {settings}. Give "
-            "the same, or another --logdir."
+            "A program goes on with the settings it was started with: "
+            f"{there} in {path}. Received: {settings}. Give the same, or "
+            "another --logdir."
         )
     return record["runs"]
 

@@ -14,6 +14,7 @@ from absl import flags
 import keras_reptile as kr
 from keras_reptile import files
 from trainers import common, strategy
+from trainers.usage import UsageError
 
 
 def summary(scores: kr.Scores) -> dict:
@@ -60,6 +61,30 @@ def write(logdir, results: dict, replace: bool = False) -> pathlib.Path:
         with files.atomic_write(path, "w") as file:
             json.dump(_strict(record), file, indent=2, allow_nan=False)
     return path
+
+
+def parsed(content: bytes, path) -> dict:
+    """What a results file holds, of a program that goes on with it.
+
+    Args:
+        content: Of the file.
+        path: Its path, to be named.
+
+    Raises:
+        UsageError: If it is damaged, or not of a program.
+    """
+    try:
+        record = json.loads(content)
+        if isinstance(record, dict) and isinstance(record["flags"], dict):
+            return record
+        reason = "it is of another form"
+    except (ValueError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise UsageError(
+        "To go on, a program reads what it has written before. Received: "
+        f"{path}, which cannot be read ({reason}). Remove it, or give another "
+        "--logdir."
+    )
 
 
 def _strict(value):

@@ -6,6 +6,7 @@ Usage:
 A row is a class; its pictures are ten drawings of it.
 """
 
+import os
 import pathlib
 
 import numpy as np
@@ -40,8 +41,9 @@ def main():
     gap = np.full((len(left), 12), 255, np.uint8)
     image = np.concatenate([left, gap, right], axis=1)
     image = image.repeat(_SCALE, 0).repeat(_SCALE, 1)[..., np.newaxis]
-    pathlib.Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(_OUTPUT.value) as file:
+    output = pathlib.Path(os.path.expanduser(_OUTPUT.value))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(output) as file:
         file.write(tf.io.encode_png(image).numpy())
 
 

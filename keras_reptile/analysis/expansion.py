@@ -18,13 +18,16 @@ import tensorflow as tf
 from keras_reptile.analysis import inputs, vectors
 from keras_reptile.analysis.meta_gradients import (
     ALGORITHMS,
-    hessian_vector_product,
+    hessian_product,
     mean,
 )
 from keras_reptile.analysis.smoothness import check_smooth
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.inner_step import State
 from keras_reptile.learner import Learner
+
+# Directions that differ by less are not told apart in float32.
+_PARALLEL = 1e-5
 
 
 class Terms(NamedTuple):
@@ -131,8 +134,19 @@ def leading_order(
 
 
 def predict(terms: Terms, algorithm: str, batches: int, rate) -> list:
-    """`c0 * AvgGrad - c1 * rate * AvgGradInner` with the paper's numbers."""
+    """`c0 * AvgGrad - c1 * rate * AvgGradInner` with the paper's numbers.
+
+    Args:
+        terms: AvgGrad and AvgGradInner.
+        algorithm: As `coefficients` has it.
+        batches: k.
+        rate: The inner rate, above 0.
+
+    Raises:
+        ValueError: As `coefficients`, or if the rate is not above 0.
+    """
     c0, c1 = coefficients(algorithm, batches)
+    rate = inputs.checked_rate(rate)
     return vectors.plus(
         vectors.scaled(c0, terms.average_gradient),
         terms.average_gradient_inner,
@@ -151,22 +165,34 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
         rate: The inner rate at which it was measured, above 0.
 
     Raises:
-        ValueError: If it is not like the weights, or the rate not above 0.
+        ValueError: If it is not like the weights, the rate not above 0, or
+            the two terms point the same way, so that no two coefficients can
+            be told apart.
     """
     if isinstance(meta_gradient, dict):
         raise ValueError(
             "`meta_gradient` is the list of one algorithm. Received: a dict "
             f'of {list(meta_gradient)}. Give one of them, as measured["maml"].'
         )
-    inputs.check_vector(meta_gradient, terms.average_gradient)
+    inputs.checked_vector(meta_gradient, terms.average_gradient)
     rate = inputs.checked_rate(rate)
     columns = [
         np.concatenate([np.ravel(part) for part in vector])
         for vector in (*terms, meta_gradient)
     ]
-    basis = np.stack([columns[0], -rate * columns[1]], axis=1)
-    (c0, c1), *_ = np.linalg.lstsq(basis, columns[2], rcond=None)
-    return float(c0), float(c1)
+    basis = np.stack(columns[:2], axis=1).astype(np.float64)
+    lengths = np.linalg.norm(basis, axis=0)
+    directions = basis / np.where(lengths > 0, lengths, 1)
+    fitted, _, rank, _ = np.linalg.lstsq(directions, columns[2], _PARALLEL)
+    if rank < 2:
+        raise ValueError(
+            "AvgGrad and AvgGradInner must point different ways, so that there "
+            "are two coefficients. Received: terms that are parallel, or one "
+            "that is 0, as in a model of one weight. Measure on more weights, "
+            "or compare with `predict`."
+        )
+    c0, c1 = fitted / lengths
+    return float(c0), float(-c1 / rate)
 
 
 def _terms_of_task(learner, state, task):
@@ -191,7 +217,7 @@ def _gradients(learner, state, task):
 
 def _product(learner, state, task, i, vector):
     batch = learner.batch(task, i)
-    return hessian_vector_product(learner, state, *batch, vector)
+    return hessian_product(learner, state, *batch, vector)
 
 
 def _sum(lists, state):

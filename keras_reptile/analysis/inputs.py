@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks
+from keras_reptile import checks, shapes
 from keras_reptile.episodes import Task
 from keras_reptile.learner import Learner
 
@@ -67,20 +67,46 @@ def check_learner(learner) -> None:
         )
 
 
-def check_vector(vector, weights: list) -> None:
-    """Refuses what is not a list of tensors like the weights.
+def check_batch(learner: Learner, x, y) -> None:
+    """Refuses what is not one batch that suits the learner.
+
+    Raises:
+        ValueError: That says what is wrong.
+    """
+    check_learner(learner)
+    if _is_symbolic((x, y)):
+        return
+    x, y = np.asarray(x), np.asarray(y)
+    if not x.ndim or not y.ndim or not len(x) or len(x) != len(y):
+        raise ValueError(
+            "Expected a batch of one or more examples with a target each. "
+            f"Received: x of shape {x.shape} and y of shape {y.shape}."
+        )
+    model, loss = learner.model, learner.loss_function
+    checks.check_examples(x, model, "x")
+    if loss.takes_labels:
+        checks.check_labels(y, shapes.width(model, x.shape[1:]), "y")
+    checks.check_loss(y, x.shape[1:], model, loss)
+
+
+def checked_vector(vector, weights: list) -> list:
+    """A list of tensors like the weights, and of their dtypes.
 
     Raises:
         ValueError: With both shapes.
     """
-    received = [tuple(np.shape(part)) for part in vector]
     expected = [tuple(weight.shape) for weight in weights]
+    try:
+        received = [tuple(np.shape(part)) for part in vector]
+    except TypeError:
+        received = vector
     if received != expected:
         raise ValueError(
             "A vector has one part for each weight, of its shape: "
             f"{expected}. Received: {received}. `learner.gradient` returns "
             "such a list."
         )
+    return [tf.cast(part, w.dtype) for part, w in zip(vector, weights)]
 
 
 def checked_rate(rate):

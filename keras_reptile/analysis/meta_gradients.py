@@ -13,7 +13,10 @@ variables that the learner adapts, as if the others were constants.
 import tensorflow as tf
 
 from keras_reptile.analysis import inputs, vectors
-from keras_reptile.analysis.smoothness import check_smooth
+from keras_reptile.analysis.smoothness import (
+    check_second_derivative,
+    check_smooth,
+)
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.inner_step import State, dense
 from keras_reptile.learner import Learner
@@ -38,11 +41,17 @@ def hessian_vector_product(
         learner does not adapt, whose parts of the vector do not count.
 
     Raises:
-        ValueError: If the vector is not like the weights.
+        ValueError: If the vector is not like the weights, the batch does not
+            suit the learner, or a layer has no second derivative.
     """
-    inputs.check_learner(learner)
-    inputs.check_vector(vector, state.weights)
-    learner = learner.unrounded()
+    inputs.check_batch(learner, x, y)
+    check_second_derivative(learner, x, "A Hessian")
+    vector = inputs.checked_vector(vector, state.weights)
+    return hessian_product(learner.unrounded(), state, x, y, vector)
+
+
+def hessian_product(learner, state, x, y, vector) -> list:
+    """`hessian_vector_product` without its checks."""
     with tf.GradientTape() as tape:
         tape.watch(state.weights)
         gradient, _, _ = learner.gradient(state, x, y)
@@ -50,7 +59,7 @@ def hessian_vector_product(
     product = tape.gradient(
         gradient,
         state.weights,
-        output_gradients=list(vector),
+        output_gradients=vector,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     return [
@@ -93,7 +102,7 @@ def _on_path(learner, state, task, rate):
         path.append(path[-1]._replace(weights=weights))
     maml = gradients[-1]
     for i in reversed(range(len(gradients) - 1)):
-        product = hessian_vector_product(
+        product = hessian_product(
             learner, path[i], *learner.batch(task, i), maml
         )
         maml = vectors.plus(maml, product, -rate)

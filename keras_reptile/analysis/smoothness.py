@@ -27,6 +27,8 @@ _KINKED_ACTIVATIONS = {
     *("sparsemax", "threshold"),
 }
 _told = weakref.WeakSet()
+# By model, for which variables and batches its layers were found to do.
+_differentiable = weakref.WeakKeyDictionary()
 
 
 def check_smooth(learner: Learner, x) -> None:
@@ -39,11 +41,10 @@ def check_smooth(learner: Learner, x) -> None:
     Raises:
         ValueError: If a layer has no second derivative.
     """
+    check_second_derivative(learner, x, "The expansion")
     if learner.model in _told:
         return
-    batch = tf.TensorSpec(x.shape, x.dtype)
-    check_layers(learner, batch, "The expansion", "")
-    kinked = parts_with_kinks(learner.model, batch)
+    kinked = parts_with_kinks(learner.model, tf.TensorSpec(x.shape, x.dtype))
     if kinked:
         logging.warning(
             "The expansion in the inner rate needs smooth activations, such "
@@ -61,6 +62,26 @@ def check_smooth(learner: Learner, x) -> None:
             dtype,
         )
     _told.add(learner.model)
+
+
+def check_second_derivative(learner: Learner, x, who: str) -> None:
+    """Refuses layers without one, looked for once for every model.
+
+    Args:
+        learner: The model.
+        x: Examples of shape `(n, ...)`; their values do not matter.
+        who: What needs it, for the message.
+
+    Raises:
+        ValueError: That names them.
+    """
+    batch = tf.TensorSpec(x.shape, x.dtype)
+    form = learner.lower, learner.in_bfloat16
+    case = tuple(learner.adapts), form, tuple(batch.shape)
+    known = _differentiable.setdefault(learner.model, set())
+    if case not in known:
+        check_layers(learner, batch, who, "")
+        known.add(case)
 
 
 def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:

@@ -16,7 +16,8 @@ def from_arrays(x, y) -> ClassDataset:
         A `ClassDataset` whose classes are the sorted distinct labels.
 
     Raises:
-        ValueError: If the shapes disagree, or the labels are floats.
+        ValueError: If the shapes disagree, there are no examples, or the
+            labels are floats.
 
     Example:
 
@@ -24,7 +25,9 @@ def from_arrays(x, y) -> ClassDataset:
     train = kr.data.from_arrays(images, labels)
     ```
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = _array("x", x), _array("y", y)
+    if len(y) == 0:
+        raise ValueError("Expected at least one example. Received: none.")
     if y.ndim != 1 or x.ndim < 1 or len(x) != len(y):
         raise ValueError(
             "Expected one label per example, `y` of shape (n,). Received: x "
@@ -41,6 +44,22 @@ def from_arrays(x, y) -> ClassDataset:
     labels, counts = np.unique(y, return_counts=True)
     order = np.argsort(y, kind="stable")
     return ClassDataset(x[order], counts, [_name(label) for label in labels])
+
+
+def _array(name, values):
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # Of lists that are not equally long.
+        raise ValueError(
+            f"`{name}` must be one array. Received: a list whose parts have "
+            f"several shapes ({error}). Resize or pad the examples to one."
+        ) from error
+    if not array.ndim:
+        raise ValueError(
+            f"`{name}` must be an array with an entry for each example. "
+            f"Received: {name} of shape (), {values!r}."
+        )
+    return array
 
 
 def _name(label):

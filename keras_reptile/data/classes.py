@@ -55,12 +55,13 @@ class ClassDataset:
             )
         if names is None:
             names = [str(i) for i in range(len(self.counts))]
-        if len(names) != len(self.counts):
+        names = list(names) if np.iterable(names) else names
+        if not isinstance(names, list) or len(names) != len(self.counts):
             raise ValueError(
-                f"Expected a name for each of {len(self.counts)} classes. "
-                f"Received: {len(names)} names."
+                f"Expected a list of {len(self.counts)} names, one for each "
+                f"class. Received: {names!r}."
             )
-        self.names = list(names)
+        self.names = names
         self._tensor = None
         self._streams = {}
 

@@ -20,7 +20,7 @@ def list_classes(folder) -> tuple:
     """The image files of a folder of class folders.
 
     Hidden files, folders within a class and files of other kinds are left
-    out. A link that leads nowhere is not: it is a file that is missing.
+    out. A link that leads nowhere is not: it is what is missing.
 
     Args:
         folder: One split, `<folder>/<class>/*.JPEG`.
@@ -43,8 +43,12 @@ def list_classes(folder) -> tuple:
             problems[path] = error.strerror or type(error).__name__
             return []
 
-    folders = listed(pathlib.Path(folder), pathlib.Path.is_dir)
+    folders = listed(pathlib.Path(folder), _is_folder)
     return {path.name: listed(path, _is_image) for path in folders}, problems
+
+
+def _is_folder(path):
+    return path.is_dir() or (path.is_symlink() and not path.exists())
 
 
 def _is_image(path):

@@ -4,6 +4,7 @@ Source: Vinyals et al. 2016; Ravi & Larochelle 2017 for the classes; the
 original's `miniimagenet.py` for the layout and the resizing.
 """
 
+import os
 import pathlib
 from os.path import isdir, isfile
 
@@ -59,8 +60,8 @@ def mini_imagenet(
             as the paper's code did, pixel for pixel; or `"bicubic"`, which
             differs from PIL's by at most 1 of 255.
         classes: `"paper"`: the classes must be those of the paper's splits,
-            with 597 to 600 images each. `"any"`: another set of classes, and
-            any number of images.
+            with as many images as its lists have, or up to 600 each.
+            `"any"`: another set of classes, and any number of images.
         cache_dir: Where decoded images are kept; `None` is
             `~/.cache/keras_reptile`.
 
@@ -79,7 +80,7 @@ def mini_imagenet(
     splits.train.num_classes  # 64
     ```
     """
-    if resize not in image_files.RESIZES:
+    if resize not in list(image_files.RESIZES):
         raise ValueError(
             f"`resize` must be one of {sorted(image_files.RESIZES)}. "
             f"Received: {resize!r}."
@@ -104,12 +105,13 @@ def mini_imagenet(
 
 def _find(data_dir):
     """The form of the data, and the path of each split."""
-    if data_dir is None:
+    if not isinstance(data_dir, (str, os.PathLike)):
         raise ValueError(
             "Mini-ImageNet is read from a folder of yours. Received: "
-            f"data_dir=None. {_layout('DATA_DIR')}"
+            f"data_dir={data_dir!r}. {_layout('DATA_DIR')}"
         )
-    root = pathlib.Path(data_dir).expanduser()
+    # Which leaves the name of a user who is not there as it is.
+    root = pathlib.Path(os.path.expanduser(data_dir))
     missing = {}
     for form, names in _FORMS.items():
         paths = {split: root / name for split, name in names.items()}

@@ -4,8 +4,10 @@ Source: Ravi & Larochelle 2017, "Optimization as a Model for Few-Shot
 Learning", the lists published with it.
 """
 
-# Of a class. The published lists lack one to three images of a few classes.
+# Of a class. The published lists lack one to three images of a few classes,
 COUNTS = range(597, 601)
+# and no more than these, of a split.
+LISTED = {"train": 38_392, "val": 9_593, "test": 11_996}
 # By their WordNet identifiers.
 WNIDS = {
     "train": """
@@ -88,10 +90,23 @@ def _check_paper(split, found, path, named):
             f"Received: {path}, with {some(wrong)}. Put the missing ones "
             f"there, or only those that the paper lists. {anyway}"
         )
+    total = sum(found.values())
+    if total < LISTED[split]:
+        fewer = [f"{n} ({c})" for n, c in found.items() if c < COUNTS[-1]]
+        raise ValueError(
+            f"Expected the {LISTED[split]:,} images of {split} that the paper "
+            f"lists, or more of the same classes. Received: {path}, with "
+            f"{total:,}; fewer than {COUNTS[-1]} are in {some(fewer)}. Put the "
+            f"missing ones there. {anyway}"
+        )
 
 
 def some(names, most: int = 10) -> str:
     """The first of a list of names, and how many there are besides."""
     more = len(names) - most
-    shown = ", ".join(names[:most])
+    # Names out of a file may be of any length, and of any characters.
+    shown = ", ".join(
+        name if name.isprintable() and len(name) <= 80 else f"{name[:80]!r}..."
+        for name in names[:most]
+    )
     return shown + (f" and {more} more" if more > 0 else "")

@@ -11,6 +11,7 @@ import numpy as np
 from keras_reptile.data import cache
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.data.splits import Splits
+from keras_reptile.integers import check_integer
 
 NUM_CHARACTERS, NUM_DRAWINGS, EXTENT = 1623, 20, 28
 NUM_TRAINING = 1200
@@ -48,7 +49,8 @@ def omniglot(
             With 0 there is no such set.
         rotations: Whether each training character turned by 90, 180 and 270
             degrees makes three more classes. Others are never turned.
-        seed: Of the order of the characters; 0 is the original's.
+        seed: Of the order of the characters, at least 0; 0 is the
+            original's.
         cache_dir: Where the decoded drawings are kept; `None` is
             `~/.cache/keras_reptile`. What is there is used, and `data_dir`
             then not read.
@@ -72,6 +74,9 @@ def omniglot(
             '`split` must be "reference", the original\'s, or "tfds", '
             f"background and evaluation. Received: {split!r}."
         )
+    check_integer("validation_characters", validation_characters, 0)
+    check_integer("seed", seed, 0)
+    seed = int(seed)
     drawings, names, background = _load(data_dir, cache_dir)
     if split == "reference":
         train, test = reference_split(len(names), seed)
@@ -80,7 +85,7 @@ def omniglot(
         train = np.flatnonzero(background).tolist()
         random.Random(seed).shuffle(train)
         test = np.flatnonzero(~background).tolist()
-    if not 0 <= validation_characters < len(train):
+    if validation_characters >= len(train):
         raise ValueError(
             "`validation_characters` are taken out of the training ones and "
             "must leave some. Received: "

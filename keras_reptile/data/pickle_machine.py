@@ -111,6 +111,7 @@ class _Machine:
         if type(module) is not str or type(name) is not str:
             raise Refused("a name that is no string")
         title = f"{module[:80]}.{name[:80]}"
+        title = title if title.isprintable() else repr(title)
         if (module, name) not in self.functions:
             raise Refused(title)
         return Name(title, self.functions[module, name])
