@@ -25,10 +25,11 @@ from keras_reptile import (
 )
 from keras_reptile.callbacks import MetaTrainer
 from keras_reptile.episodes import EpisodeSpec, Examples, Task
-from keras_reptile.evaluation import Protocol, evaluate
+from keras_reptile.evaluation import evaluate
 from keras_reptile.inner_step import State
 from keras_reptile.learner import Learner
 from keras_reptile.meta_model import MetaModel
+from keras_reptile.protocol import Protocol
 from keras_reptile.scores import Scores
 
 __version__ = "0.1.0"

@@ -9,10 +9,10 @@ from absl import logging
 from keras_reptile import fit_checks, settings, workers
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
-from keras_reptile.evaluation import Protocol
 from keras_reptile.measurements import Measurements
 from keras_reptile.nonfinite_tasks import NonfiniteTasks
 from keras_reptile.preemption import Preemption
+from keras_reptile.protocol import Protocol
 from keras_reptile.run_folder import RunFolder
 from keras_reptile.scalars import Scalars, of_training
 

@@ -13,93 +13,19 @@ batch normalisation takes the statistics of what it is given:
   each is helped by the others. The paper reports both.
 """
 
-import dataclasses
-
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from keras_reptile import checks, distribution, fit_checks
 from keras_reptile.data.classes import ClassDataset
-from keras_reptile.episodes import EpisodeSpec, unstack
+from keras_reptile.episodes import unstack
 from keras_reptile.inner_variables import selected
-from keras_reptile.integers import check_integer
+from keras_reptile.protocol import Protocol
 from keras_reptile.scores import Scores
 
-MODES = ("inductive", "transductive")
 # Episodes in one call: they run side by side, and the cores stay busy.
 _AT_ONCE = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How few-shot accuracy is measured.
-
-    Args:
-        ways: Classes per episode.
-        shots: Support examples per class.
-        queries: Query examples per class.
-        inner_steps: Inner steps; 50 in the paper.
-        inner_batch_size: Support examples per inner step; `None` takes all.
-        replacement: How inner batches are drawn, see `EpisodeSpec`.
-        repeat_within_batch: Allows an inner batch larger than the support
-            set, see `EpisodeSpec`.
-        modes: Which of `"inductive"` and `"transductive"` to report. Both
-            cost little more than one, as the adaptation is shared.
-        num_episodes: How many episodes.
-        seed: Of the episodes; never those of a training stream.
-        inner_variables: Which variables adapt, as in `MetaModel.compile`;
-            `None` are those that do in training.
-
-    Raises:
-        ValueError: If a number is out of range or a mode unknown.
-    """
-
-    ways: int
-    shots: int
-    queries: int = 1
-    inner_steps: int = 50
-    inner_batch_size: int | None = None
-    replacement: bool = False
-    repeat_within_batch: bool = False
-    modes: tuple[str, ...] = MODES
-    num_episodes: int = 1_000
-    seed: int = 0
-    inner_variables: object = None
-
-    def __post_init__(self):
-        modes = (self.modes,) if isinstance(self.modes, str) else self.modes
-        if not isinstance(modes, (tuple, list)) or not (
-            modes and all(mode in MODES for mode in modes)
-        ):
-            raise ValueError(
-                f"`modes` must be some of {MODES}. Received: {modes!r}."
-            )
-        object.__setattr__(self, "modes", tuple(modes))
-        why = " With one class every answer is right."
-        check_integer("ways", self.ways, 2, why)
-        why = " An interval needs at least two episodes."
-        check_integer("num_episodes", self.num_episodes, 2, why)
-        # An unsigned one of NumPy's has no negative to count with.
-        object.__setattr__(self, "num_episodes", int(self.num_episodes))
-        why = " An accuracy needs at least one query example per class."
-        check_integer("queries", self.queries, 1, why)
-        check_integer("seed", self.seed, 0)
-        object.__setattr__(self, "seed", int(self.seed))
-        _ = self.spec  # Which checks the rest.
-
-    @property
-    def spec(self) -> EpisodeSpec:
-        """The episodes that are drawn."""
-        return EpisodeSpec(
-            self.ways,
-            self.shots,
-            self.queries,
-            self.inner_steps,
-            self.inner_batch_size,
-            self.replacement,
-            self.repeat_within_batch,
-        )
 
 
 def evaluate(
@@ -107,8 +33,8 @@ def evaluate(
 ) -> dict[str, Scores] | None:
     """Measures few-shot accuracy; the model is left bitwise as it is.
 
-    An output of NaN, as of an inner loop that diverges, is a wrong answer;
-    the log says in how many episodes there were some.
+    All answers of an inner loop that ends in NaN or infinity are wrong; the
+    log says of how many episodes that is so.
 
     Args:
         model: A compiled `MetaModel`.
@@ -143,7 +69,7 @@ def evaluate(
     calls = -(-count // at_once)
     score = _scoring_function(model, protocol, at_once)
     episodes = iter(distribution.share(stream, strategy, calls))
-    hits = {key: [] for key in ("before", "nan", *protocol.modes)}
+    hits = {key: [] for key in ("before", "failed", *protocol.modes)}
     for call in range(calls):
         if stop is not None and stop():
             return None
@@ -152,11 +78,11 @@ def evaluate(
             hits[key].append(values)
     hits = {k: np.concatenate(parts)[:count] for k, parts in hits.items()}
     before = float(hits.pop("before").mean())
-    if failed := int(hits.pop("nan").sum()):
+    if failed := int(hits.pop("failed").sum()):
         logging.warning(
-            "The outputs of %d of %d episodes have NaN after adaptation, which "
-            "counts as wrong. Lower the learning rate of the inner optimizer, "
-            "or the `inner_steps` of the Protocol.",
+            "The inner loops of %d of %d episodes ended in NaN or infinity, "
+            "which counts as wrong. Lower the learning rate of the inner "
+            "optimizer, or the `inner_steps` of the Protocol.",
             failed,
             count,
         )
@@ -255,8 +181,13 @@ def _scoring_function(model, protocol, at_once):
             key: tf.reduce_mean(_hits(task.query.y, output))
             for key, output in outputs.items()
         }
-        adapted_ones = [_has_nan(outputs[mode]) for mode in modes]
-        hits["nan"] = tf.cast(tf.reduce_any(adapted_ones), tf.float32)
+        # A ReLU makes 0 of NaN where it is not compiled, so that outputs may
+        # be finite where weights are not.
+        failed = ~_finite(adapted.weights)
+        hits |= {mode: tf.where(failed, 0.0, hits[mode]) for mode in modes}
+        for mode in modes:
+            failed |= tf.reduce_any(_has_nan(outputs[mode]))
+        hits["failed"] = tf.cast(failed, tf.float32)
         return hits
 
     predict_all = model.compiled_function(("predict_all", modes), predict_all)
@@ -296,6 +227,12 @@ def _hits(labels, outputs):
     # The argmax of NaN is the first class, which would be right by chance.
     right = (predicted == tf.cast(labels, tf.int32)) & ~_has_nan(outputs)
     return tf.cast(right, tf.float32)
+
+
+def _finite(tensors):
+    return tf.reduce_all(
+        [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
+    )
 
 
 def _has_nan(outputs):

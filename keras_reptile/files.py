@@ -146,7 +146,8 @@ def writable_folder(path) -> pathlib.Path | None:
         # Nameless, so that several workers can do it at once.
         with tempfile.TemporaryFile(dir=path):
             pass
-    except (OSError, RuntimeError) as error:  # The latter of "~nobody".
+    # Besides the disk's own, of "~nobody" and of what is no path.
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             "Checkpoints and logs need a folder that can be written to. "
             f"Received: {path} ({error}). Choose another one."

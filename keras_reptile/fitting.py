@@ -40,8 +40,6 @@ class FitsEpisodes:
         fit_checks.check_arguments(x, kwargs)
         self._check_tasks(x)
         if x.element_spec != self._fit_spec:
-            examples = x.element_spec.support.x
-            self.check_layers_on(examples.shape[2:], examples.dtype)
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.
             self._fit_spec, self.train_function = x.element_spec, None
@@ -174,6 +172,8 @@ class FitsEpisodes:
         fit_checks.check_task_dataset(
             x, self.inner_model, self.learner.loss_function
         )
+        examples = x.element_spec.support.x
+        self.check_layers_on(examples.shape[2:], examples.dtype)
 
     def require_compiled(self) -> None:
         """Refuses what needs both loops before `compile`.

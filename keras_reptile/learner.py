@@ -13,6 +13,7 @@ import copy
 import numbers
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_reptile.episodes import Task
@@ -152,8 +153,9 @@ class Learner(InnerStep):
                 "`additive` algorithm is given. Leave `additive` out, or use "
                 "the whole learner."
             )
-        if not (
-            tf.is_tensor(first) or tf.is_tensor(last) or 0 <= first <= last
+        inside = tf.is_tensor(first) or tf.is_tensor(last)
+        if not inside and not (
+            _are_integers(first, last) and 0 <= first <= last
         ):
             raise ValueError(
                 "A part of the inner loop begins at step 0 or later and does "
@@ -219,6 +221,10 @@ class Learner(InnerStep):
                 "and needs at least one. Received: episodes with none. Set "
                 "`queries` of EpisodeSpec to at least 1."
             )
+
+
+def _are_integers(*numbers):
+    return all(isinstance(number, (int, np.integer)) for number in numbers)
 
 
 def _tensors(variables):

@@ -4,7 +4,8 @@
 a model is traced, and takes them out again: the user's model, its class and
 its weights are untouched.
 
-Means and variances, of whatever layers, can be differentiated twice there.
+What `tf.nn.moments` gives, Keras' or a user's layers, can be differentiated
+twice there.
 
 It also makes batch normalisation use the statistics of the batch at hand,
 always, as the networks of the paper do (reference: `training=True` constant

@@ -193,6 +193,7 @@ class MetaModel(
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )
+        self.check_layers_on(task.support.x.shape[1:], task.support.x.dtype)
         adapt = self.compiled_function(
             ("adapt", tuple(self.learner.adapts)), self.learner.adapt
         )

@@ -1,5 +1,7 @@
 """When a training ends because too many of its inner loops diverge."""
 
+import numbers
+
 # Of so many tasks the share that failed says something.
 _JUDGED = 20
 
@@ -17,7 +19,8 @@ class NonfiniteTasks:
     """
 
     def __init__(self, max_share: float):
-        if not 0.0 <= max_share <= 1.0:
+        number = isinstance(max_share, numbers.Real)
+        if not number or not 0.0 <= max_share <= 1.0:
             raise ValueError(
                 "`max_nonfinite` is a share of the tasks, from 0 to 1. "
                 f"Received: max_nonfinite={max_share!r}."

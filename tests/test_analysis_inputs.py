@@ -192,9 +192,30 @@ def test_hessians_of_what_does_not_fit_are_refused():
         ((x, y[:2], state.weights), "a target each"),
         ((x[:0], y[:0], state.weights), "one or more examples"),
         ((x, y, None), "one part for each weight.*None"),
+        ((x, y, [[1, [2]]]), "one part for each weight"),
+        ((x, y, [w * 1j for w in flat_arrays(state)]), "real numbers"),
+        (([[1.0], [1.0, 2.0]], y, None), "several shapes"),
     ):
         with pytest.raises(ValueError, match=message):
             product(learner, state, *arguments)
+
+
+def flat_arrays(state):
+    return [np.asarray(weight) for weight in state.weights]
+
+
+def test_lists_and_iterators_are_taken():
+    learner, tasks = classifier()
+    state, (x, y) = learner.state(), learner.batch(first(tasks), 0)
+    product = kr.analysis.hessian_vector_product
+    vector = [2 * weight for weight in state.weights]
+    expected = product(learner, state, x, y, vector)
+    for received in (
+        product(learner, state, x, y, iter(vector)),
+        product(learner, state, x.numpy().tolist(), y.numpy().tolist(), vector),
+    ):
+        for one, other in zip(expected, received, strict=True):
+            np.testing.assert_allclose(one, other, 1e-6)
 
 
 def test_a_vector_of_numpy_is_taken_as_the_weights_are():
@@ -219,6 +240,15 @@ def test_terms_that_cannot_be_told_apart_are_refused(inner):
     terms = kr.analysis.Terms([tf.constant([2.0, 4.0])], [tf.constant(inner)])
     with pytest.raises(ValueError, match="must point different ways"):
         kr.analysis.fit_coefficients(terms, [tf.ones(2)], 0.01)
+
+
+def test_terms_that_are_not_finite_are_refused():
+    terms = kr.analysis.Terms([tf.ones(2)], [tf.constant([0.0, 1.0])])
+    with pytest.raises(ValueError, match="at a smaller rate"):
+        kr.analysis.fit_coefficients(terms, [tf.constant([1.0, np.nan])], 1.0)
+    half = kr.analysis.Terms(*([tf.cast(t[0], tf.float16)] for t in terms))
+    fitted = kr.analysis.fit_coefficients(half, half[0], 0.5)
+    np.testing.assert_allclose(fitted, (1, 0), atol=1e-3)
 
 
 def test_coefficients_are_found_at_small_rates():

@@ -81,7 +81,7 @@ def by_hand(model, mode):
     return accuracies
 
 
-@pytest.mark.parametrize("mode", kr.evaluation.MODES)
+@pytest.mark.parametrize("mode", kr.protocol.MODES)
 def test_accuracies_are_those_of_plain_keras(mode):
     model = trained(inner_state="carry")
     scores = kr.evaluate(model, HELD_OUT, PROTOCOL)
@@ -198,7 +198,26 @@ def test_what_diverges_is_wrong_and_said(log):
     for score in scores.values():
         assert score.mean == 0.0
         assert score.mean_before > 0.0
-    assert "25 of 25 episodes have NaN" in messages(log)
+    assert "25 of 25 episodes ended in NaN" in messages(log)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_head_that_is_not_adapted_does_not_hide_it(log, jit_compile):
+    """Outside of XLA a ReLU makes 0 of NaN, and the head classes of that."""
+    layers = [keras.layers.Dense(8, "relu") for _ in range(2)]
+    network = keras.Sequential(
+        [keras.Input((4,)), *layers, keras.layers.Dense(3)]
+    )
+    model = kr.MetaModel(network)
+    model.compile(
+        inner_optimizer=keras.optimizers.SGD(1e30),
+        loss=LOSS,
+        inner_variables="body",
+        jit_compile=jit_compile,
+    )
+    scores = kr.evaluate(model, HELD_OUT, PROTOCOL)
+    assert [score.mean for score in scores.values()] == [0.0, 0.0]
+    assert "25 of 25 episodes ended in NaN" in messages(log)
 
 
 def test_what_does_not_diverge_is_not_said(log):

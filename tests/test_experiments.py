@@ -172,6 +172,10 @@ def test_a_program_does_not_go_on_with_anothers_results(
     del record["settings"]["program"]  # As files of before.
     path.write_text(json.dumps(record))
     carry_out_all("overlap", runs, tmp_path)
+    for others in ({"settings": [1]}, {"runs": []}):
+        path.write_text(json.dumps({**record, **others}))
+        with pytest.raises(UsageError, match="the settings it was started"):
+            carry_out_all("overlap", runs, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +189,16 @@ def test_damaged_results_are_named(carry_out_all, tmp_path, content):
     assert path.read_bytes() == content.encode("latin1")
 
 
+def test_results_that_are_whole_are_left_as_they_are(
+    carry_out_all, tmp_path, monkeypatch
+):
+    carry_out_all("overlap", four_runs(), tmp_path)
+    monkeypatch.setattr(plain_descent.results_file, "write", None)
+    carry_out_all("overlap", four_runs(), tmp_path)
+
+
 def test_a_folder_with_a_picture_is_not_drawn_over(tmp_path):
     (tmp_path / "theory.png").write_bytes(b"mine")
     with flagsaver.flagsaver(logdir=str(tmp_path)):
-        with pytest.raises(UsageError, match=r"or a picture \(theory.png\)"):
+        with pytest.raises(UsageError, match=r"already \(theory.png\)"):
             common.usable_logdir("theory", resumable=False)

@@ -33,7 +33,7 @@ ORDER = [
         "stateless",
         "workers",
     },
-    {"lowering", "metrics", "scalars", "settings"},
+    {"lowering", "metrics", "protocol", "scalars", "settings"},
     {"shapes"},
     {"inner_step"},
     {"compiling", "learner", "data", "checks"},

@@ -47,6 +47,7 @@ def test_bicubic_by_name(tree, load):
         ({"resize": "bilinear"}, "bicubic.*nearest.*'bilinear'"),
         ({"classes": "mine"}, "\"any\".*'mine'"),
         ({"resize": ["nearest"]}, "`resize` must be one of"),
+        ({"classes": np.array(["any", "paper"])}, "`classes` must be"),
     ],
 )
 def test_unknown_arguments_are_refused(tree, load, arguments, text):

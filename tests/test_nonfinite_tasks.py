@@ -123,7 +123,7 @@ def test_within_an_epoch_the_count_is_that_so_far():
         count.check(21.0, 40, step=40)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), None, "0.5"])
 def test_a_share_is_from_0_to_1(share):
     with pytest.raises(ValueError, match="`max_nonfinite` is a share"):
         kr.MetaTrainer(max_nonfinite=share)

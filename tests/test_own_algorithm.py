@@ -117,3 +117,6 @@ def test_a_part_of_a_part_is_refused():
     learner = meta_model().learner
     with pytest.raises(ValueError, match="that is a part already"):
         learner.part(1, 3).part(0, 1)
+    for first, last in ((0.5, 2), (0, None), ("0", 2), (2, 1)):
+        with pytest.raises(ValueError, match="A part of the inner loop begins"):
+            learner.part(first, last)

@@ -344,3 +344,9 @@ def test_an_answer_to_write_errors_is_one_of_two():
 def test_a_user_who_is_not_there_has_no_folder():
     with pytest.raises(ValueError, match="Choose another one"):
         files.writable_folder("~nobody-of-this-name/runs")
+
+
+@pytest.mark.parametrize("folder", [5, "with\0null"])
+def test_what_is_no_path_is_refused(folder):
+    with pytest.raises(ValueError, match="Checkpoints and logs need a folder"):
+        kr.MetaTrainer(checkpoint_dir=folder)

@@ -120,8 +120,14 @@ def test_what_xla_cannot_compile_is_told_before_evaluation():
     model = compiled(of_any_extent(enlarge), "reptile")
     x = np.zeros((6, 5, 5, 1), "float32")
     classes, protocol = kr.data.ClassDataset(x, [2] * 3), kr.Protocol(3, 1)
-    with pytest.raises(ValueError, match="XLA cannot compile bent"):
-        kr.evaluate(model, classes, protocol)
+    stream = classes.episodes(kr.EpisodeSpec(3, 1))
+    for refused in (
+        lambda: kr.evaluate(model, classes, protocol),
+        lambda: model.evaluate(stream, steps=1),
+        lambda: model.adapt(x[:3], [0, 1, 2]),
+    ):
+        with pytest.raises(ValueError, match="XLA cannot compile bent"):
+            refused()
 
 
 def test_layers_are_looked_at_once(monkeypatch):

@@ -156,7 +156,7 @@ def report(results):
                 + [
                     f"{100 * modes[m]['mean']:.2f} +- "
                     f"{100 * modes[m]['ci95']:.2f}"
-                    for m in kr.evaluation.MODES
+                    for m in kr.protocol.MODES
                 ]
                 + [f"{result['meta_iters_per_second']:.1f}"]
                 + [f"{result['peak_memory'] / 1e9:.2f}"]
@@ -164,7 +164,7 @@ def report(results):
     common.print_table(
         f"Omniglot, 5-way, after {_META_ITERS.value} meta-iterations: "
         "accuracy in percent",
-        ["training", "scored", *kr.evaluation.MODES]
+        ["training", "scored", *kr.protocol.MODES]
         + ["meta-iterations/s", "peak memory, GB"],
         rows,
     )
@@ -185,7 +185,7 @@ def draw(results, picture):
             for label, modes in result["scores"].items()
             if label.startswith(shots)
         }
-        for mode, marker in zip(kr.evaluation.MODES, "os"):
+        for mode, marker in zip(kr.protocol.MODES, "os"):
             axis.errorbar(
                 [100 * modes[mode]["mean"] for modes in scored.values()],
                 list(scored),

@@ -41,7 +41,7 @@ _WRITTEN = (
     "*.npz",
     "*/results.json",
     "**/events.out.tfevents*",
-    "*.png",
+    "training.png",
 )
 _taken = []
 
@@ -63,12 +63,12 @@ def usable_logdir(name: str, resumable: bool = True) -> str:
         refuse_flags("resume")
     if not strategy.is_chief():
         return logdir
-    found = sorted(p for name in _WRITTEN for p in folder.glob(name))
+    written = (*_WRITTEN, f"{name}.png")
+    found = sorted(p for pattern in written for p in folder.glob(pattern))
     if found and not (resumable and RESUME.value):
         go_on = "Go on with it by --resume, or start" if resumable else "Start"
-        name = found[-1].relative_to(folder)
         raise UsageError(
-            f"{logdir} holds a run already, or a picture ({name}). "
+            f"{logdir} holds a run already ({found[-1].relative_to(folder)}). "
             f"{go_on} another one with another --logdir."
         )
     _take(folder)

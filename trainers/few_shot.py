@@ -146,7 +146,7 @@ def build_model(network, settings) -> kr.MetaModel:
 def protocol(settings, shots, episodes) -> kr.Protocol:
     """How few-shot accuracy is measured at a number of shots."""
     first = "transductive" if _TRANSDUCTIVE.value else "inductive"
-    modes = sorted(kr.evaluation.MODES, key=lambda mode: mode != first)
+    modes = sorted(kr.protocol.MODES, key=lambda mode: mode != first)
     return kr.Protocol(
         ways=settings["classes"],
         shots=shots,

@@ -240,13 +240,15 @@ def carry_out_all(program, runs, omniglot, classes, logdir, facts=None) -> dict:
     # It warns of a function per model, which is what is wanted here.
     tf.get_logger().setLevel("ERROR")
     for run in runs:
-        if run.name not in done:
-            done[run.name] = carry_out(run, omniglot, classes, logdir)
-        if facts is not None:
-            done[run.name] |= facts(run)
-        results_file.write(
-            logdir, {"settings": settings, "runs": done}, replace=True
-        )
+        before = done.get(run.name)
+        done[run.name] = {
+            **(before or carry_out(run, omniglot, classes, logdir)),
+            **(facts(run) if facts is not None else {}),
+        }
+        if done[run.name] != before:
+            results_file.write(
+                logdir, {"settings": settings, "runs": done}, replace=True
+            )
     return done
 
 
@@ -260,9 +262,11 @@ def _already_done(logdir, settings):
     if not text:
         return {}
     record = results_file.parsed(text, path)
-    # Files of before do not say which program's they are.
-    there = {"program": settings["program"], **(record.get("settings") or {})}
-    if there != settings:
+    there = record.get("settings")
+    if isinstance(there, dict):
+        # Files of before do not say which program's they are.
+        there = {"program": settings["program"], **there}
+    if there != settings or not isinstance(record.get("runs"), dict):
         raise UsageError(
             "A program goes on with the settings it was started with: "
             f"{there} in {path}. Received: {settings}. Give the same, or "

@@ -165,9 +165,9 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
         rate: The inner rate at which it was measured, above 0.
 
     Raises:
-        ValueError: If it is not like the weights, the rate not above 0, or
-            the two terms point the same way, so that no two coefficients can
-            be told apart.
+        ValueError: If it is not like the weights, the rate not above 0, a
+            value not finite, or the two terms point the same way, so that no
+            two coefficients can be told apart.
     """
     if isinstance(meta_gradient, dict):
         raise ValueError(
@@ -177,10 +177,16 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
     inputs.checked_vector(meta_gradient, terms.average_gradient)
     rate = inputs.checked_rate(rate)
     columns = [
-        np.concatenate([np.ravel(part) for part in vector])
+        np.concatenate([np.ravel(part) for part in vector]).astype(np.float64)
         for vector in (*terms, meta_gradient)
     ]
-    basis = np.stack(columns[:2], axis=1).astype(np.float64)
+    if not np.isfinite(columns).all():
+        raise ValueError(
+            "Coefficients are fitted to finite numbers. Received: NaN or "
+            "infinity, as of a rate at which the inner loop diverges. Measure "
+            "at a smaller rate."
+        )
+    basis = np.stack(columns[:2], axis=1)
     lengths = np.linalg.norm(basis, axis=0)
     directions = basis / np.where(lengths > 0, lengths, 1)
     fitted, _, rank, _ = np.linalg.lstsq(directions, columns[2], _PARALLEL)

@@ -1,6 +1,7 @@
 """What the instruments ask of what they are given, where it enters."""
 
 import math
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +10,9 @@ from absl import logging
 from keras_reptile import checks, shapes
 from keras_reptile.episodes import Task
 from keras_reptile.learner import Learner
+
+# By learner, the width of its outputs for each form of a batch.
+_widths = weakref.WeakKeyDictionary()
 
 
 def checked_tasks(learner: Learner, tasks) -> Task:
@@ -67,16 +71,16 @@ def check_learner(learner) -> None:
         )
 
 
-def check_batch(learner: Learner, x, y) -> None:
-    """Refuses what is not one batch that suits the learner.
+def checked_batch(learner: Learner, x, y) -> tuple:
+    """One batch that suits the learner, as tensors.
 
     Raises:
         ValueError: That says what is wrong.
     """
     check_learner(learner)
     if _is_symbolic((x, y)):
-        return
-    x, y = np.asarray(x), np.asarray(y)
+        return x, y
+    x, y = _array(x), _array(y)
     if not x.ndim or not y.ndim or not len(x) or len(x) != len(y):
         raise ValueError(
             "Expected a batch of one or more examples with a target each. "
@@ -84,9 +88,28 @@ def check_batch(learner: Learner, x, y) -> None:
         )
     model, loss = learner.model, learner.loss_function
     checks.check_examples(x, model, "x")
+    # What is of the model is asked once, as a subclassed one is called for it.
+    widths = _widths.setdefault(learner, {})
+    case = x.shape, y.shape, y.dtype
+    known = case in widths
     if loss.takes_labels:
-        checks.check_labels(y, shapes.width(model, x.shape[1:]), "y")
-    checks.check_loss(y, x.shape[1:], model, loss)
+        if not known:
+            width = shapes.width(model, x.shape[1:])
+        checks.check_labels(y, widths[case] if known else width, "y")
+    if not known:
+        checks.check_loss(y, x.shape[1:], model, loss)
+        widths[case] = width if loss.takes_labels else None
+    return tf.constant(x), tf.constant(y)
+
+
+def _array(values):
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # Of lists that are not equally long.
+        raise ValueError(
+            "Expected arrays of examples and of targets. Received: a list "
+            f"whose parts have several shapes ({error}). Resize them to one."
+        ) from error
 
 
 def checked_vector(vector, weights: list) -> list:
@@ -97,14 +120,26 @@ def checked_vector(vector, weights: list) -> list:
     """
     expected = [tuple(weight.shape) for weight in weights]
     try:
-        received = [tuple(np.shape(part)) for part in vector]
-    except TypeError:
+        vector = [p if tf.is_tensor(p) else np.asarray(p) for p in vector]
+        received = [tuple(part.shape) for part in vector]
+    except (TypeError, ValueError):
         received = vector
     if received != expected:
         raise ValueError(
             "A vector has one part for each weight, of its shape: "
             f"{expected}. Received: {received}. `learner.gradient` returns "
             "such a list."
+        )
+    real = all(
+        part.dtype.is_floating or part.dtype.is_integer
+        if tf.is_tensor(part)
+        else part.dtype.kind in "iuf" or part.dtype.name == "bfloat16"
+        for part in vector
+    )
+    if not real:
+        raise ValueError(
+            "A vector is of real numbers. Received: parts of dtypes "
+            f"{[part.dtype for part in vector]}."
         )
     return [tf.cast(part, w.dtype) for part, w in zip(vector, weights)]
 

@@ -44,7 +44,7 @@ def hessian_vector_product(
         ValueError: If the vector is not like the weights, the batch does not
             suit the learner, or a layer has no second derivative.
     """
-    inputs.check_batch(learner, x, y)
+    x, y = inputs.checked_batch(learner, x, y)
     check_second_derivative(learner, x, "A Hessian")
     vector = inputs.checked_vector(vector, state.weights)
     return hessian_product(learner.unrounded(), state, x, y, vector)

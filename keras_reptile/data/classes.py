@@ -57,9 +57,10 @@ class ClassDataset:
             names = [str(i) for i in range(len(self.counts))]
         names = list(names) if np.iterable(names) else names
         if not isinstance(names, list) or len(names) != len(self.counts):
+            number = len(names) if isinstance(names, list) else repr(names)
             raise ValueError(
                 f"Expected a list of {len(self.counts)} names, one for each "
-                f"class. Received: {names!r}."
+                f"class. Received: {number}."
             )
         self.names = names
         self._tensor = None

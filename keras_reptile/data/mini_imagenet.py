@@ -60,8 +60,8 @@ def mini_imagenet(
             as the paper's code did, pixel for pixel; or `"bicubic"`, which
             differs from PIL's by at most 1 of 255.
         classes: `"paper"`: the classes must be those of the paper's splits,
-            with as many images as its lists have, or up to 600 each.
-            `"any"`: another set of classes, and any number of images.
+            with 597 to 600 images each and as many in all as its lists
+            have. `"any"`: another set of classes, and any number of images.
         cache_dir: Where decoded images are kept; `None` is
             `~/.cache/keras_reptile`.
 
@@ -80,12 +80,12 @@ def mini_imagenet(
     splits.train.num_classes  # 64
     ```
     """
-    if resize not in list(image_files.RESIZES):
+    if not isinstance(resize, str) or resize not in image_files.RESIZES:
         raise ValueError(
             f"`resize` must be one of {sorted(image_files.RESIZES)}. "
             f"Received: {resize!r}."
         )
-    if classes not in ("paper", "any"):
+    if not isinstance(classes, str) or classes not in ("paper", "any"):
         raise ValueError(
             '`classes` must be "paper", those of the paper\'s splits, or '
             f'"any". Received: {classes!r}.'
