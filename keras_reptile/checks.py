@@ -147,6 +147,13 @@ def check_examples(x, model, name="x") -> None:
             f"trained on. Received: {x.dtype}. Images of 0 to 255 become so "
             "by `x.astype('float32') / 255`."
         )
+    tokens = shapes.number_of_tokens(model)
+    if tokens and x.size and (x.min() < 0 or x.max() >= tokens):
+        raise ValueError(
+            f"`{name}` must be tokens from 0 to {tokens - 1}, which the "
+            f"Embedding knows. Received: {x.min()} to {x.max()}. Give it a "
+            "larger `input_dim`, or map the others to one it knows."
+        )
     if not np.isfinite(x).all():
         raise ValueError(
             f"`{name}` must be finite. Received: NaN or infinity in "

@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import bfloat16_products, lowering, shapes
+from keras_reptile.model_call import stateless_call
 
 # By name, of Keras' own. Others are asked for, up to a second before the first
 # meta-step.
@@ -155,12 +156,8 @@ def refused_by_xla(model: keras.Model, batch=None) -> str | None:
         weights, buffers = values[:trainable], values[trainable:]
         with tf.GradientTape() as tape, lowering.lowered(model):
             tape.watch(weights)
-            outputs, _ = model.stateless_call(
-                weights, buffers, x, **shapes.training_argument(model, True)
-            )
-            predicted, _ = model.stateless_call(
-                weights, buffers, x, **shapes.training_argument(model, False)
-            )
+            outputs, *_ = stateless_call(model, weights, buffers, x, True)
+            predicted, *_ = stateless_call(model, weights, buffers, x, False)
         return tape.gradient(outputs, weights), predicted
 
     function = tf.function(gradient, jit_compile=True, autograph=False)

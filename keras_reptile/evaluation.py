@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks, distribution, fit_checks
+from keras_reptile import checks, distribution, fit_checks, meta_step
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
 from keras_reptile.inner_variables import selected
@@ -181,9 +181,9 @@ def _scoring_function(model, protocol, at_once):
             key: tf.reduce_mean(_hits(task.query.y, output))
             for key, output in outputs.items()
         }
-        # A ReLU makes 0 of NaN where it is not compiled, so that outputs may
-        # be finite where weights are not.
-        failed = ~_finite(adapted.weights)
+        # TensorFlow's fused ReLU makes 0 of NaN, so that outputs may be finite
+        # where weights are not.
+        failed = ~meta_step.all_finite(adapted.weights)
         hits |= {mode: tf.where(failed, 0.0, hits[mode]) for mode in modes}
         for mode in modes:
             failed |= tf.reduce_any(_has_nan(outputs[mode]))
@@ -227,12 +227,6 @@ def _hits(labels, outputs):
     # The argmax of NaN is the first class, which would be right by chance.
     right = (predicted == tf.cast(labels, tf.int32)) & ~_has_nan(outputs)
     return tf.cast(right, tf.float32)
-
-
-def _finite(tensors):
-    return tf.reduce_all(
-        [tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]
-    )
 
 
 def _has_nan(outputs):

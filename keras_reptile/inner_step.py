@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_reptile.losses import check_not_masked
 from keras_reptile.lowering import lowered
-from keras_reptile.shapes import training_argument
+from keras_reptile.model_call import stateless_call
 
 
 class State(NamedTuple):
@@ -99,16 +99,12 @@ class InnerStep:
 
     def _call(self, state, x, training, compiled):
         with lowered(self.model, self.lower and compiled, self.in_bfloat16):
-            outputs, buffers, penalties = self.model.stateless_call(
-                state.weights,
-                state.buffers,
-                x,
-                return_losses=True,
-                **training_argument(self.model, training),
+            outputs, buffers, penalties = stateless_call(
+                self.model, state.weights, state.buffers, x, training
             )
         check_not_masked(outputs)
         outputs = tf.cast(outputs, tf.float32) if _is_half(outputs) else outputs
-        return outputs, list(buffers), list(penalties)
+        return outputs, buffers, penalties
 
 
 def dense(gradients) -> list:

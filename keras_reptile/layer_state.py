@@ -13,6 +13,7 @@ from absl import logging
 from keras_reptile import shapes
 from keras_reptile.compiling import known_to_xla
 from keras_reptile.lowering import lowered
+from keras_reptile.model_call import training_argument
 from keras_reptile.seeds import is_seed
 
 
@@ -68,7 +69,7 @@ def _assigned_in_training(model, batch):
         values = [(v, tf.convert_to_tensor(v.value)) for v in model.variables]
         scope = keras.StatelessScope(state_mapping=values)
         with scope, lowered(model, compiled=False):
-            model(x, **shapes.training_argument(model, True))
+            model(x, **training_argument(model, True))
         assigned.extend(
             variable
             for variable, value in values

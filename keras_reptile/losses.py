@@ -50,6 +50,7 @@ class PerExampleLoss:
                 f"reduction is {own!r}. Pass one of the two by name."
             )
         self.reduction = _REDUCTIONS[chosen]
+        self._sums_values = reduction is None and own == "sum"
 
     @property
     def takes_labels(self) -> bool:
@@ -79,6 +80,14 @@ class PerExampleLoss:
                 "`loss` must return one value per example, so that the inner "
                 "loop can sum or average them. Received: a function that "
                 "returns a scalar. Leave the reduction out of it."
+            )
+        several = values.shape[1:].num_elements() != 1
+        if self._sums_values and several:
+            raise ValueError(
+                'A loss of reduction="sum" that has several values for an '
+                "example would sum them, too. Received: values of shape "
+                f"{values.shape}. Say by `inner_reduction` what is meant: "
+                '"sum" is of the examples, and of their values the mean.'
             )
         axes = list(range(1, len(values.shape)))
         return tf.reduce_mean(values, axes) if axes else values

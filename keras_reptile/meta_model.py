@@ -146,7 +146,8 @@ class MetaModel(
             self, task_running.adapt_only, tasks, numbers
         )
         adapted = [state for _, state in results]
-        return self._logs(tasks, adapted, real, real)
+        finite = [meta_step.all_finite(state.weights) for state in adapted]
+        return self._logs(tasks, adapted, real, real & tf.stack(finite))
 
     def logs_so_far(self) -> dict:
         """The metrics of the tasks since the epoch began, by name."""
@@ -185,8 +186,8 @@ class MetaModel(
             A plain `keras.Model`, not compiled, that predicts the classes.
 
         Raises:
-            ValueError: If the examples do not suit the model, or it cannot
-                be copied.
+            ValueError: If the examples do not suit the model, it cannot be
+                copied, or the inner loop diverges.
         """
         self.require_compiled()
         fit_checks.check_same_variables(self)

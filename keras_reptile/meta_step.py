@@ -59,7 +59,7 @@ def run_tasks(
 
 def _if_finite(after, before):
     """The slots after a task, or those before it, if it failed."""
-    finite = _finite([slot for slot in after if slot.dtype.is_floating])
+    finite = all_finite([slot for slot in after if slot.dtype.is_floating])
     return [tf.where(finite, a, b) for a, b in zip(after, before)]
 
 
@@ -176,7 +176,7 @@ def mean_over_tasks(lists, real) -> Mean:
     # A sum that is finite has finite parts: so the parts are looked at only
     # if it is not.
     sums, counted = tf.cond(
-        tf.reduce_all(real) & _finite(sums),
+        tf.reduce_all(real) & all_finite(sums),
         lambda: (sums, real),
         lambda: _without_failed(stacked, real),
     )
@@ -197,7 +197,7 @@ def _without_failed(stacked, real):
     return sums, counted
 
 
-def _finite(tensors):
+def all_finite(tensors) -> tf.Tensor:
     """Whether all values are finite, by their sums."""
     return tf.reduce_all(
         [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tensors]

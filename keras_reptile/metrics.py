@@ -77,8 +77,9 @@ class TaskMetrics:
 
     def __init__(self, loss: PerExampleLoss, metrics, replicas: int = 1):
         self._loss_function = loss
-        self._loss = keras.metrics.Mean(name="loss")
-        self._inner_loss = keras.metrics.Mean(name="inner_loss")
+        self._weighted = replicas > 1
+        self._loss = _Mean(name="loss")
+        self._inner_loss = _Mean(name="inner_loss")
         self._nonfinite = keras.metrics.Sum(name="inner/nonfinite_tasks")
         self._of_queries = resolve_metrics(metrics, loss.loss)
         for metric in self._of_queries:
@@ -131,7 +132,7 @@ class TaskMetrics:
                     tf.concat(y, 0), tf.concat(outputs, 0), weights
                 )
             else:
-                _update_by_task(counted, metric, y, outputs)
+                _update_by_task(counted, metric, y, outputs, self._weighted)
 
     def results(self, total=None) -> dict:
         """Results by name; without queries, those of the inner loop alone.
@@ -149,12 +150,19 @@ class TaskMetrics:
             return {metric.name: metric.result() for metric in shown}
 
 
-def _update_by_task(counted, metric, y, outputs):
+class _Mean(keras.metrics.Mean):
+    """NaN of nothing, where 0 would be the best loss there is."""
+
+    def result(self):
+        return self.total / self.count
+
+
+def _update_by_task(counted, metric, y, outputs, weighted):
     for counts, *of_task in zip(tf.unstack(counted), y, outputs):
-        if _takes_weights(metric):
+        if weighted:
             weights = tf.fill(tf.shape(of_task[1])[:1], _weight(counts))
             metric.update_state(*of_task, sample_weight=weights)
-        else:  # Such as one that is no mean.
+        else:  # Some take none, or fail with some.
             _update_if(counts, metric, *of_task)
 
 

@@ -1,13 +1,15 @@
 """A plain Keras model out of an adapted state."""
 
+import collections
+
 import keras
 import tensorflow as tf
 
-from keras_reptile import checks
+from keras_reptile import checks, meta_step
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
-from keras_reptile.shapes import training_argument
+from keras_reptile.model_call import training_argument
 
 
 def support_task(learner, x, y, steps, batch_size, seed) -> Task:
@@ -60,8 +62,15 @@ def personal_model(model: keras.Model, state: State, x) -> keras.Model:
         A plain `keras.Model` that predicts each example by itself.
 
     Raises:
-        ValueError: If the model cannot be copied.
+        ValueError: If the model cannot be copied, the inner loop diverged, or
+            a batch normalisation is used at several places.
     """
+    if not meta_step.all_finite(state.weights):
+        raise ValueError(
+            "The inner loop of `adapt` ended in NaN or infinity. Received: "
+            f"model '{model.name}' and {len(x)} examples. Compile it with a "
+            "lower learning rate of the inner optimizer, or take fewer `steps`."
+        )
     copy = _copied(model, x)
     _assign(model, copy, state)
     _fix_batch_norm(copy, x)
@@ -128,10 +137,11 @@ def _fix_batch_norm(model, x):
         and layer.trainable
     ]
     momenta = [layer.momentum for layer in norms]
+    uses = collections.Counter()
     try:
         for layer in norms:
             layer.momentum = 0.0
-            layer.__dict__["call"] = _with_batch_statistics(layer)
+            layer.__dict__["call"] = _with_batch_statistics(layer, uses)
         if norms:
             # Dropout stays off.
             model(x, **training_argument(model, False))
@@ -139,10 +149,17 @@ def _fix_batch_norm(model, x):
         for layer, momentum in zip(norms, momenta):
             layer.momentum = momentum
             layer.__dict__.pop("call", None)
+    if several := [name for name, count in uses.items() if count > 1]:
+        raise ValueError(
+            "A batch normalisation keeps one mean, so that it can be used at "
+            f"one place of a model. Received: {', '.join(several)}, used more "
+            "than once. Give each place, or time step, a layer of its own."
+        )
 
 
-def _with_batch_statistics(layer):
+def _with_batch_statistics(layer, uses):
     def call(inputs, training=None, mask=None):
+        uses[layer.name] += 1
         return type(layer).call(layer, inputs, training=True, mask=mask)
 
     return call

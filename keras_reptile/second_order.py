@@ -13,6 +13,7 @@ from keras_reptile.compiling import layers_of
 from keras_reptile.inner_step import dense
 from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
+from keras_reptile.model_call import stateless_call
 from keras_reptile.stateless import stateless
 
 
@@ -95,9 +96,7 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
             form = lowered(model, learner.lower, learner.in_bfloat16)
             with tf.GradientTape() as inner, form:
                 inner.watch(adapted)
-                outputs, _ = model.stateless_call(
-                    weights, buffers, x, **shapes.training_argument(model, True)
-                )
+                outputs, *_ = stateless_call(model, weights, buffers, x, True)
                 # Not linear, so that there is a second derivative.
                 loss = tf.reduce_sum(outputs**2)
             gradient = dense(inner.gradient(loss, adapted))

@@ -81,15 +81,27 @@ def batch_built_with(model: keras.Model) -> tf.TensorSpec | None:
     return tf.TensorSpec((2, *shape), dtype)
 
 
-def training_argument(model, training: bool) -> dict:
-    """`training` as a model's `call` takes it, if it does."""
-    return {"training": training} if model._call_has_training_arg else {}
-
-
 def takes_integers(model: keras.Model) -> bool:
     """Whether the model says that its input is of integers, such as tokens."""
     inputs = getattr(model, "inputs", None)
     return bool(inputs) and "int" in inputs[0].dtype
+
+
+def number_of_tokens(model: keras.Model) -> int | None:
+    """How many tokens an Embedding that takes the model's input knows."""
+    if not takes_integers(model):
+        return None
+    sizes = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+        and any(
+            tensor is model.inputs[0]
+            for node in layer._inbound_nodes
+            for tensor in node.input_tensors
+        )
+    ]
+    return min(sizes, default=None)
 
 
 def output_shape(model: keras.Model, of_example: tuple) -> tuple:

@@ -11,6 +11,7 @@ ORDER = [
         "exact_moments",
         "integers",
         "lowered_norm",
+        "model_call",
         "own_calls",
     },
     {
@@ -44,8 +45,8 @@ ORDER = [
         "layer_state",
         "second_order",
     },
-    {"analysis", "meta_step", "personal", "resuming", "saving"},
-    {"task_running", "fitting"},
+    {"analysis", "meta_step", "resuming", "saving"},
+    {"task_running", "fitting", "personal"},
     {"configuring"},
     {"meta_model", "evaluation", "checkpoints"},
     {"measurements", "run_folder"},

@@ -170,6 +170,11 @@ def test_tokens():
     x, y = tokens[::8][:3].astype("int64"), np.arange(3)
     personal = model.adapt(x, y, steps=30)
     assert (personal.predict(x, verbose=0).argmax(1) == y).all()
+    with pytest.raises(ValueError, match="`x` must be tokens from 0 to 8"):
+        model.adapt(x + 7, y)
+    others = kr.data.ClassDataset(classes.x + 4, [8] * 6)
+    with pytest.raises(ValueError, match=r"support.x` must be tokens.*9.0"):
+        model.fit(others.episodes(SPEC), steps_per_epoch=1)
 
 
 def test_regression():
@@ -275,6 +280,38 @@ def test_a_function_that_could_not_be_found_again_is_not_saved(tmp_path):
     model = kr.MetaModel(mlp(), algorithm=mine)
     with pytest.raises(ValueError, match="register_keras_serializable"):
         model.save(tmp_path / "model.keras")
+
+
+def test_a_sum_of_several_values_is_asked_about():
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(6), keras.layers.Reshape((3, 2))]
+    )
+    loss = keras.losses.MeanSquaredError(reduction="sum")
+    x, y = np.zeros((4, 4), "float32"), np.zeros((4, 3, 2), "float32")
+    with pytest.raises(ValueError, match="Say by `inner_reduction`"):
+        compiled(network, loss=loss, metrics=[]).adapt(x, y)
+    for reduction in ("sum", "mean"):
+        compiled(
+            network, loss=loss, metrics=[], inner_reduction=reduction
+        ).adapt(x, y)
+
+
+def test_metrics_that_fail_with_weights():
+    metric = keras.metrics.BinaryIoU()
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, "sigmoid")]
+    )
+    model = compiled(network, loss="binary_crossentropy", metrics=[metric])
+
+    def of_several(task):
+        support, query = (
+            part._replace(y=tf.one_hot(part.y, 3)) for part in task[:2]
+        )
+        return kr.Task(support, query, task.batches)
+
+    stream = CLASSES.episodes(SPEC, 2).map(of_several)
+    logs = model.evaluate(stream, steps=2, return_dict=True, verbose=0)
+    assert 0 <= logs["binary_io_u"] <= 1
 
 
 def test_metrics_in_any_form():

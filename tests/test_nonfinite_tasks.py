@@ -162,7 +162,8 @@ class Tasks(keras.metrics.Metric):
     def update_state(self, y, outputs, sample_weight=None):
         # Of one task: a row of queries for each way.
         keras.ops.reshape(outputs, (SPEC.ways, SPEC.queries, -1))
-        self.total.assign_add(keras.ops.max(sample_weight))
+        weighted = sample_weight is not None
+        self.total.assign_add(keras.ops.max(sample_weight) if weighted else 1)
 
     def result(self):
         return self.total
@@ -220,3 +221,19 @@ def test_targets_of_unknown_width_are_trained_on():
     )
     history = fit(model, dataset.repeat()).history
     assert np.isfinite(history["loss"]).all()
+
+
+def test_evaluation_leaves_them_out():
+    model, every = meta_model(), {"steps": 3, "return_dict": True, "verbose": 0}
+    expected = model.evaluate(without([1]), **every)
+    logs = model.evaluate(stream([1]), **every)
+    assert logs.pop("inner/nonfinite_tasks") == 3
+    assert expected.pop("inner/nonfinite_tasks") == 0
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, 1e-5)
+
+
+def test_where_all_fail_there_is_no_loss():
+    history = fit(meta_model(), stream([0, 1, 2])).history
+    assert np.isnan(history["loss"]).all()
+    assert np.isnan(history["inner_loss"]).all()

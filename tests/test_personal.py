@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import all_values, assert_same, meta_model
+from conftest import LOSS, all_values, assert_same, meta_model
 from trained_model import support, trained
 
 import keras_reptile as kr
@@ -76,3 +76,23 @@ X, Y = TASK.support.x, TASK.support.y
 def test_adapt_refuses_what_does_not_suit(x, y, settings, text):
     with pytest.raises(ValueError, match=text):
         meta_model().adapt(x, y, **settings)
+
+
+def test_a_norm_at_two_places_is_refused():
+    twice = keras.layers.BatchNormalization(name="twice")
+    once = keras.layers.BatchNormalization()
+    x = keras.Input((4,))
+    network = keras.Model(x, keras.layers.Dense(3)(twice(once(twice(x)))))
+    model = kr.MetaModel(network)
+    model.compile(loss=LOSS, jit_compile=False)
+    with pytest.raises(ValueError, match="Received: twice, used more than"):
+        model.adapt(X, Y, steps=1)
+
+
+def test_an_adaptation_that_diverges_is_said():
+    model = trained()
+    model.compile(
+        inner_optimizer=keras.optimizers.SGD(1e30), loss=LOSS, jit_compile=False
+    )
+    with pytest.raises(ValueError, match="`adapt` ended in NaN.*fewer `steps`"):
+        model.adapt(X, Y)

@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import shapes
 from keras_reptile.compiling import layers_of
 from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
+from keras_reptile.model_call import stateless_call
 from keras_reptile.second_order import check_layers
 
 # TensorFlow's operations that have kinks, or a second derivative with jumps.
@@ -91,12 +91,11 @@ def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
         model: A built model.
         batch: What it is called on.
     """
-    argument = shapes.training_argument(model, True)
     buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
 
     def call(x, *weights):
         with lowered(model, compiled=False):
-            return model.stateless_call(weights, buffers, x, **argument)[0]
+            return stateless_call(model, weights, buffers, x, True)[0]
 
     weights = [
         tf.TensorSpec(v.shape, v.dtype) for v in model.trainable_variables
