@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_reptile import shapes
 from keras_reptile.episodes import Task
+from keras_reptile.tokens import check_tokens
 
 
 def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
@@ -147,18 +148,12 @@ def check_examples(x, model, name="x") -> None:
             f"trained on. Received: {x.dtype}. Images of 0 to 255 become so "
             "by `x.astype('float32') / 255`."
         )
-    tokens = shapes.number_of_tokens(model)
-    if tokens and x.size and (x.min() < 0 or x.max() >= tokens):
-        raise ValueError(
-            f"`{name}` must be tokens from 0 to {tokens - 1}, which the "
-            f"Embedding knows. Received: {x.min()} to {x.max()}. Give it a "
-            "larger `input_dim`, or map the others to one it knows."
-        )
     if not np.isfinite(x).all():
         raise ValueError(
             f"`{name}` must be finite. Received: NaN or infinity in "
             f"{(~np.isfinite(x)).sum()} of {x.size} values."
         )
+    check_tokens(x, model, name)
 
 
 def check_labels(y, width: int, name="y") -> None:

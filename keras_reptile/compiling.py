@@ -61,6 +61,14 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
             "moving averages, which meta-training does not update.",
             ", ".join(on_averages),
         )
+    if any(
+        layer.compute_dtype == "float16" for layer in model._flatten_layers()
+    ):
+        logging.warning(
+            "Gradients of float16 layers that are smaller than 6e-8 become 0: "
+            "the inner loss is not scaled up against that, as in Keras' `fit`. "
+            "Use mixed_bfloat16."
+        )
     if jit_compile != "auto":
         return jit_compile
     slow = lowering.slow_when_compiled(model)

@@ -34,7 +34,16 @@ def check_state_of_layers(model: keras.Model, batch=None) -> None:
     batch = batch or shapes.batch_built_with(model)
     if batch is None or known_to_xla(model):  # None of which does.
         return
-    assigned = _assigned_in_training(model, batch)
+    assigned, others = _assigned_in_training(model, batch)
+    if others:
+        raise ValueError(
+            "What layers keep from call to call must be variables of the "
+            f"model. Received: model '{model.name}', which assigns to "
+            f"{others} others when it is called in training, as `keras.random` "
+            "does without a seed, and a stateful RNN: inside of the loop they "
+            "would stay as they are. Give each layer a "
+            "`keras.random.SeedGenerator` of its own, or leave that out."
+        )
     trainable = {v.path for v in model.trainable_variables}
     weights = [v.path for v in assigned if v.path in trainable]
     if weights:
@@ -62,8 +71,8 @@ def check_state_of_layers(model: keras.Model, batch=None) -> None:
 
 
 def _assigned_in_training(model, batch):
-    """The variables that a call in training assigns to."""
-    assigned = []
+    """Variables that a call in training assigns to, and how many others."""
+    assigned, others = [], []
 
     def call(x):
         values = [(v, tf.convert_to_tensor(v.value)) for v in model.variables]
@@ -75,9 +84,11 @@ def _assigned_in_training(model, batch):
             for variable, value in values
             if scope.get_current_value(variable) is not value
         )
+        known = {id(variable) for variable, _ in values}
+        others.extend(key for key in scope.state_mapping if key not in known)
 
     try:
         tf.function(call, autograph=False).get_concrete_function(batch)
     except Exception:  # Of the user's own call, as training will say.
-        return []
-    return assigned
+        return [], 0
+    return assigned, len(others)

@@ -39,6 +39,10 @@ class MetaModel(
 ):
     """Meta-trains a Keras model on episodes.
 
+    Batch normalisation takes the statistics of the batch at hand, in training
+    and in evaluation, whatever `training` its layer is called with; a frozen
+    layer keeps its moving averages.
+
     Args:
         model: Any built `keras.Model`. It is trained in place: its weights
             are the initialisation that is learned.

@@ -149,7 +149,8 @@ def _fix_batch_norm(model, x):
         for layer, momentum in zip(norms, momenta):
             layer.momentum = momentum
             layer.__dict__.pop("call", None)
-    if several := [name for name, count in uses.items() if count > 1]:
+    # By id, as blocks that were cloned have layers of one name.
+    if several := [layer.name for layer in norms if uses[id(layer)] > 1]:
         raise ValueError(
             "A batch normalisation keeps one mean, so that it can be used at "
             f"one place of a model. Received: {', '.join(several)}, used more "
@@ -159,7 +160,7 @@ def _fix_batch_norm(model, x):
 
 def _with_batch_statistics(layer, uses):
     def call(inputs, training=None, mask=None):
-        uses[layer.name] += 1
+        uses[id(layer)] += 1
         return type(layer).call(layer, inputs, training=True, mask=mask)
 
     return call

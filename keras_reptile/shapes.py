@@ -24,12 +24,37 @@ def check_model(model) -> None:
             "example."
         )
     _check_one_input_and_output(model)
+    _check_kinds_of_layer(model)
     if not model.trainable_variables:
         raise ValueError(
             "`model` must have weights to train. Received: model "
             f"'{model.name}' with none that is trainable. A subclassed model "
             "makes its weights when it is called on an example."
         )
+
+
+def _check_kinds_of_layer(model: keras.Model) -> None:
+    """Refuses what is trained otherwise than by a gradient in its weights.
+
+    Raises:
+        ValueError: That names the layers.
+    """
+    for layer in model._flatten_layers():
+        # TensorFlow recomputes for gradients in variables, and here are none.
+        if getattr(layer, "_remat_mode", None) is not None:
+            raise ValueError(
+                "Layers made in a RematScope get no gradient inside of an "
+                f"inner loop. Received: layer '{layer.name}' of model "
+                f"'{model.name}'. Make the model outside of it."
+            )
+    for variable in model.trainable_variables:
+        if getattr(variable, "overwrite_with_gradient", False):
+            raise ValueError(
+                "Every trainable variable must be one that an optimizer moves. "
+                f"Received: {variable.path} of model '{model.name}', which "
+                "float8 replaces by its gradient. Use a model that is not "
+                "quantized."
+            )
 
 
 def _check_one_input_and_output(model: keras.Model) -> None:
@@ -85,23 +110,6 @@ def takes_integers(model: keras.Model) -> bool:
     """Whether the model says that its input is of integers, such as tokens."""
     inputs = getattr(model, "inputs", None)
     return bool(inputs) and "int" in inputs[0].dtype
-
-
-def number_of_tokens(model: keras.Model) -> int | None:
-    """How many tokens an Embedding that takes the model's input knows."""
-    if not takes_integers(model):
-        return None
-    sizes = [
-        layer.input_dim
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Embedding)
-        and any(
-            tensor is model.inputs[0]
-            for node in layer._inbound_nodes
-            for tensor in node.input_tensors
-        )
-    ]
-    return min(sizes, default=None)
 
 
 def output_shape(model: keras.Model, of_example: tuple) -> tuple:

@@ -36,7 +36,7 @@ ORDER = [
     },
     {"lowering", "metrics", "protocol", "scalars", "settings"},
     {"shapes"},
-    {"inner_step"},
+    {"inner_step", "tokens"},
     {"compiling", "learner", "data", "checks"},
     {
         "algorithm_results",

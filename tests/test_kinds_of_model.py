@@ -170,11 +170,56 @@ def test_tokens():
     x, y = tokens[::8][:3].astype("int64"), np.arange(3)
     personal = model.adapt(x, y, steps=30)
     assert (personal.predict(x, verbose=0).argmax(1) == y).all()
-    with pytest.raises(ValueError, match="`x` must be tokens from 0 to 8"):
+    with pytest.raises(ValueError, match="`x` must be of tokens from 0 to 8"):
         model.adapt(x + 7, y)
     others = kr.data.ClassDataset(classes.x + 4, [8] * 6)
-    with pytest.raises(ValueError, match=r"support.x` must be tokens.*9.0"):
+    with pytest.raises(ValueError, match="support.x` must be of tokens.* to 9"):
         model.fit(others.episodes(SPEC), steps_per_epoch=1)
+
+
+def token_models():
+    def table():
+        return keras.layers.Embedding(9, 4, name="table")
+
+    class Own(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.table = table()
+
+        def call(self, x):
+            return self.table(x)
+
+    x = keras.Input((5,))
+    cast = keras.Model(x, table()(keras.ops.cast(x, "int32")))
+    return {
+        "floats": [keras.Input((5,)), table()],
+        "nested": [
+            keras.Input((5,), dtype="int32"),
+            keras.Sequential([table()]),
+        ],
+        "cast": [keras.Input((5,)), cast],
+        "own": [keras.Input((5,)), Own()],
+    }
+
+
+@pytest.mark.parametrize("kind", ["floats", "nested", "cast", "own"])
+def test_tokens_are_found_out_wherever_the_table_is(kind):
+    network = keras.Sequential(
+        [*token_models()[kind], keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model = compiled(network)
+    x, y = np.full((3, 5), 8, "float32"), np.arange(3)
+    model.adapt(x, y, steps=1)
+    with pytest.raises(ValueError, match="0 to 8, which the layer table kn"):
+        model.adapt(x + 1, y, steps=1)
+
+
+def test_a_model_that_maps_its_tokens_takes_any():
+    x = keras.Input((5,), dtype="int32")
+    known = keras.layers.Embedding(9, 4)(keras.ops.minimum(x, 8))
+    network = keras.layers.Dense(3)(keras.layers.Flatten()(known))
+    model = compiled(keras.Model(x, network))
+    model.adapt(np.full((3, 5), 99), np.arange(3), steps=1)
 
 
 def test_regression():

@@ -1,12 +1,15 @@
 """A model inside of the loop is called as Keras' own `fit` calls it."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LOSS, SPEC, blobs
+from conftest import LOSS, SPEC, blobs, messages
 
 import keras_reptile as kr
+from keras_reptile import own_calls
 
 REGULARIZER = keras.regularizers.L2(0.1)
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
@@ -109,3 +112,106 @@ def test_a_step_is_that_of_keras(network):
     stepped = learner.step(learner.state(), tf.constant(X), tf.constant(Y))
     for one, other in zip(stepped.weights, copy.trainable_variables):
         np.testing.assert_allclose(one, other.numpy(), 1e-5, 1e-7)
+
+
+class Penalized(keras.layers.Layer):
+    """One value for each example, which Keras sums."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.sum(x**2, -1))
+        return x
+
+
+def test_penalties_that_are_no_scalars_are_summed():
+    test_a_step_is_that_of_keras(
+        lambda: keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(4),
+                Penalized(),
+                keras.layers.Dense(3),
+            ]
+        )
+    )
+
+
+def test_penalties_are_there_whatever_other_threads_do():
+    model = in_a_row()
+    learner = learner_of(model)
+    state = learner.state()
+    expected = float(sum(learner._call(state, X, False, False)[2]))
+
+    class Clearing(keras.layers.Layer):
+        def call(self, x):
+            thread = threading.Thread(target=model._clear_losses)
+            thread.start()
+            thread.join()
+            return x
+
+    last, clearing = model.layers[-1], Clearing()
+
+    def call(x, training=None):
+        return clearing(type(last).call(last, x))
+
+    with own_calls.replaced(last, call):
+        penalties = learner._call(state, X, False, False)[2]
+    assert float(sum(penalties)) == pytest.approx(expected)
+
+
+def test_a_state_of_other_variables_is_refused():
+    model = in_a_row()
+    learner = learner_of(model)
+    state = learner.state()
+    model.layers[-1].trainable = False
+    with pytest.raises(ValueError, match="10 weights and 0 buffers; exp.* 8 a"):
+        learner.predict(state, X)
+
+
+def test_layers_that_would_get_no_gradient_are_refused():
+    with keras.RematScope(mode="full"):
+        layer = keras.layers.Dense(4, name="again")
+    network = keras.Sequential([keras.Input((4,)), layer])
+    with pytest.raises(ValueError, match="RematScope.*'again'"):
+        kr.MetaModel(network)
+
+
+def test_scales_of_float8_are_refused():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    network.layers[0].quantize("float8")
+    with pytest.raises(ValueError, match="float8 replaces by its gradient"):
+        kr.MetaModel(network)
+
+
+class Unseeded(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal((4,))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Unseeded,
+        lambda: keras.layers.SimpleRNN(4, stateful=True),
+    ],
+    ids=["random", "stateful"],
+)
+def test_what_is_kept_outside_of_the_model_is_refused(layer):
+    network = keras.Sequential(
+        [
+            keras.Input((4,), batch_size=2),
+            keras.layers.Reshape((1, 4)),
+            layer(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    with pytest.raises(ValueError, match="must be variables of the model"):
+        kr.MetaModel(network).compile(loss=LOSS)
+
+
+def test_float16_is_warned_of(log):
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, dtype="mixed_float16")]
+    )
+    kr.MetaModel(network).compile(loss=LOSS)
+    assert "Use mixed_bfloat16" in messages(log)

@@ -89,6 +89,17 @@ def test_a_norm_at_two_places_is_refused():
         model.adapt(X, Y, steps=1)
 
 
+def test_norms_of_one_name_are_two():
+    x, blocks = keras.Input((4,)), []
+    for _ in range(2):
+        norm = keras.layers.BatchNormalization(name="norm")
+        blocks.append(keras.Sequential([keras.Input((4,)), norm]))
+    network = keras.Model(x, keras.layers.Dense(3)(blocks[1](blocks[0](x))))
+    model = kr.MetaModel(network)
+    model.compile(loss=LOSS, jit_compile=False)
+    model.adapt(X, Y, steps=1)
+
+
 def test_an_adaptation_that_diverges_is_said():
     model = trained()
     model.compile(
