@@ -57,6 +57,9 @@ GOOD = np.zeros((4, 2), "float32")
         (GOOD[:0], [], "at least one"),
         (GOOD, [3], "add up.*3, but x has 4"),
         (GOOD, [4, 0], "positive integer"),
+        # Which 32 bits would take for 0 and 4.
+        (GOOD, [2**32, 4], "add up.*4294967300, but x has 4"),
+        (np.ma.masked_equal(GOOD, 0), [4], "8 masked values of 8"),
         (GOOD, [1.9, 2.9], "positive integer"),
         (np.full((4, 2), 1e39), [4], "finite as float32.*in 4 examples"),
     ],
@@ -75,6 +78,7 @@ def test_arrays_that_make_no_classes_are_refused(x, counts, text):
         ([[0], [1, 2], [3], [4]], "`y` must be one array"),
         (None, "an entry for each example.*None"),
         ([], "at least one example"),
+        (np.ma.masked_equal([0, 0, 1, 1], 1), "`y`.*2 masked values of 4"),
     ],
 )
 def test_labels_that_name_no_classes_are_refused(y, text):

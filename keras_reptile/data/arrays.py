@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_reptile.data.class_checks import check_unmasked
 from keras_reptile.data.classes import ClassDataset
 
 
@@ -47,6 +48,7 @@ def from_arrays(x, y) -> ClassDataset:
 
 
 def _array(name, values):
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:  # Of lists that are not equally long.

@@ -15,6 +15,12 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from keras_reptile.data.class_checks import (
+    checked_counts,
+    checked_examples,
+    checked_indices,
+    checked_names,
+)
 from keras_reptile.data.streams import check_stream, task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
 from keras_reptile.settings import CHECKSUM
@@ -40,29 +46,9 @@ class ClassDataset:
     """
 
     def __init__(self, x, counts, names=None):
-        self.x = _checked_examples(x)
-        given = np.asarray(counts)
-        if given.ndim != 1 or given.dtype.kind not in "iu" or (given < 1).any():
-            raise ValueError(
-                "`counts` must be one positive integer per class. Received: "
-                f"{counts}."
-            )
-        self.counts = given.astype(np.int32)
-        if self.counts.sum() != len(self.x):
-            raise ValueError(
-                "`counts` must add up to the number of examples. Received: "
-                f"{self.counts.sum()}, but x has {len(self.x)} examples."
-            )
-        if names is None:
-            names = [str(i) for i in range(len(self.counts))]
-        names = list(names) if np.iterable(names) else names
-        if not isinstance(names, list) or len(names) != len(self.counts):
-            number = len(names) if isinstance(names, list) else repr(names)
-            raise ValueError(
-                f"Expected a list of {len(self.counts)} names, one for each "
-                f"class. Received: {number}."
-            )
-        self.names = names
+        self.x = checked_examples(x)
+        self.counts = checked_counts(counts, len(self.x))
+        self.names = checked_names(names, len(self.counts))
         self._tensor = None
         self._streams = {}
 
@@ -108,31 +94,7 @@ class ClassDataset:
             ValueError: If there are none, one is out of range or comes
                 twice.
         """
-        indices = np.asarray(indices)
-        if indices.dtype == bool and indices.shape == (self.num_classes,):
-            indices = np.flatnonzero(indices)
-        if indices.ndim != 1 or (
-            indices.dtype.kind not in "iu" and len(indices)
-        ):
-            raise ValueError(
-                "`indices` must be integers, or a boolean for each of "
-                f"{self.num_classes} classes. Received: {indices.dtype} of "
-                f"shape {indices.shape}."
-            )
-        if len(indices) and not (
-            0 <= indices.min() and indices.max() < self.num_classes
-        ):
-            raise ValueError(
-                f"`indices` must be from 0 to {self.num_classes - 1}. "
-                f"Received: {indices.min()} to {indices.max()}."
-            )
-        if not len(indices):
-            raise ValueError("Expected at least one class. Received: none.")
-        if len(np.unique(indices)) < len(indices):
-            raise ValueError(
-                "Expected each class once, as an episode would have it under "
-                f"two labels otherwise. Received: {indices.tolist()}."
-            )
+        indices = checked_indices(indices, self.num_classes)
         return ClassDataset(
             np.concatenate([self.examples(i) for i in indices]),
             self.counts[indices],
@@ -239,29 +201,3 @@ class ClassDataset:
         if x.dtype == tf.uint8:
             x = tf.cast(x, tf.float32) / 255.0
         return Examples(x, tf.repeat(tf.range(ways), each))
-
-
-def _checked_examples(x):
-    x = np.asarray(x)
-    if x.ndim < 2 or not len(x):
-        raise ValueError(
-            "`x` must hold examples of shape (total, ...), at least one of "
-            f"them. Received: shape {x.shape}."
-        )
-    if x.dtype == np.uint8:
-        return x
-    if x.dtype.kind != "f":
-        raise ValueError(
-            "`x` must be uint8, read as 0 to 255, or floats. Received: dtype "
-            f"{x.dtype}. Pass `x.astype('float32')` if the values are to be "
-            "used as they are."
-        )
-    with np.errstate(over="ignore"):  # What is too large becomes infinite.
-        x = x.astype(np.float32)
-    bad = ~np.isfinite(x).reshape(len(x), -1).all(1)
-    if bad.any():
-        raise ValueError(
-            "`x` must be finite as float32. Received: NaN or infinity in "
-            f"{bad.sum()} examples, the first at index {bad.argmax()}."
-        )
-    return x

@@ -6,22 +6,34 @@ else already relies on it. Here a file can fill its lists and dicts, and all
 else is for the functions to say that it may name.
 """
 
-import codecs
 import dataclasses
 import os
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable
 
 import numpy as np
+
+from keras_reptile.data.pickle_values import (
+    decimal,
+    i4,
+    integer,
+    latin1,
+    memory,
+    number,
+    quoted,
+    sized,
+    u1,
+    u2,
+    u4,
+    u8,
+    utf8,
+)
 
 # A list of 60,000 arrays, all of mini-ImageNet, takes less than two million.
 MOST_STEPS = 10_000_000
 # As keys of a dict, to which each may be compared.
 MOST_NUMBERS = 1_000
-# Longer bytes are read where an array can have them without a copy.
-_LONG = 1 << 20
 
 
 class Refused(Exception):
@@ -155,55 +167,6 @@ def _build(target, states):
     target.build(*states)
 
 
-def _latin1(content):
-    return content.decode("latin1")
-
-
-def _utf8(content):
-    return content.decode("utf-8", "surrogatepass")
-
-
-def _integer(content):
-    return int.from_bytes(content, "little", signed=True)
-
-
-def _decimal(line):
-    # So has protocol 0 its booleans.
-    return line == b"01" if line in (b"00", b"01") else int(line)
-
-
-def _quoted(line):
-    if len(line) < 2 or line[0] != line[-1] or line[0] not in b"'\"":
-        raise ValueError("a string without quotes")
-    return _latin1(codecs.escape_decode(line[1:-1])[0])
-
-
-def _number(layout):
-    layout = struct.Struct(layout)
-    return lambda machine: layout.unpack(machine.read(layout.size))[0]
-
-
-def _sized(number, convert):
-    """As many bytes as a number before them says."""
-    return lambda machine: convert(machine.read(number(machine)))
-
-
-def _memory(number):
-    """Bytes or, of many, an array of them, which nothing may change yet."""
-
-    def make(machine):
-        size = number(machine)
-        if not _LONG <= size <= machine.size:
-            return machine.read(size)
-        values = np.empty(size, np.uint8)
-        if machine.file.readinto(values) != size:
-            raise EOFError(f"{size} more bytes are expected")
-        values.flags.writeable = False
-        return values
-
-    return make
-
-
 def _pushes(make):
     def step(machine):
         value = make(machine)  # Which may put another stack in place.
@@ -220,32 +183,30 @@ def _fills(fill, take):
     return step
 
 
-_u1, _u2, _u4, _u8 = map(_number, ("<B", "<H", "<I", "<Q"))
-_i4 = _number("<i")
 _PUSHED = {
     pickle.NONE: lambda m: None,
     pickle.NEWTRUE: lambda m: True,
     pickle.NEWFALSE: lambda m: False,
-    pickle.INT: lambda m: _decimal(m.line()),
+    pickle.INT: lambda m: decimal(m.line()),
     pickle.LONG: lambda m: int(m.line().rstrip(b"L")),
     pickle.FLOAT: lambda m: float(m.line()),
-    pickle.BININT: _i4,
-    pickle.BININT1: _u1,
-    pickle.BININT2: _u2,
-    pickle.BINFLOAT: _number(">d"),
-    pickle.LONG1: _sized(_u1, _integer),
-    pickle.LONG4: _sized(_i4, _integer),
-    pickle.STRING: lambda m: _quoted(m.line()),
-    pickle.BINSTRING: _sized(_i4, _latin1),
-    pickle.SHORT_BINSTRING: _sized(_u1, _latin1),
+    pickle.BININT: i4,
+    pickle.BININT1: u1,
+    pickle.BININT2: u2,
+    pickle.BINFLOAT: number(">d"),
+    pickle.LONG1: sized(u1, integer),
+    pickle.LONG4: sized(i4, integer),
+    pickle.STRING: lambda m: quoted(m.line()),
+    pickle.BINSTRING: sized(i4, latin1),
+    pickle.SHORT_BINSTRING: sized(u1, latin1),
     pickle.UNICODE: lambda m: m.line().decode("raw-unicode-escape"),
-    pickle.BINUNICODE: _sized(_u4, _utf8),
-    pickle.SHORT_BINUNICODE: _sized(_u1, _utf8),
-    pickle.BINUNICODE8: _sized(_u8, _utf8),
-    pickle.BINBYTES: _memory(_u4),
-    pickle.SHORT_BINBYTES: _memory(_u1),
-    pickle.BINBYTES8: _memory(_u8),
-    pickle.BYTEARRAY8: _memory(_u8),
+    pickle.BINUNICODE: sized(u4, utf8),
+    pickle.SHORT_BINUNICODE: sized(u1, utf8),
+    pickle.BINUNICODE8: sized(u8, utf8),
+    pickle.BINBYTES: memory(u4),
+    pickle.SHORT_BINBYTES: memory(u1),
+    pickle.BINBYTES8: memory(u8),
+    pickle.BYTEARRAY8: memory(u8),
     pickle.EMPTY_TUPLE: lambda m: (),
     pickle.TUPLE1: lambda m: tuple(m.last(1)),
     pickle.TUPLE2: lambda m: tuple(m.last(2)),
@@ -257,15 +218,15 @@ _PUSHED = {
     pickle.DICT: lambda m: filled_dict({}, m.above_mark()),
     pickle.DUP: lambda m: m.stack[-1],
     pickle.GET: lambda m: m.memo[int(m.line())],
-    pickle.BINGET: lambda m: m.memo[_u1(m)],
-    pickle.LONG_BINGET: lambda m: m.memo[_u4(m)],
-    pickle.GLOBAL: lambda m: m.name(_utf8(m.line()), _utf8(m.line())),
+    pickle.BINGET: lambda m: m.memo[u1(m)],
+    pickle.LONG_BINGET: lambda m: m.memo[u4(m)],
+    pickle.GLOBAL: lambda m: m.name(utf8(m.line()), utf8(m.line())),
     pickle.STACK_GLOBAL: lambda m: m.name(*m.last(2)),
     pickle.REDUCE: _Machine.call,
 }
 _STEPS = {code: _pushes(make) for code, make in _PUSHED.items()} | {
-    pickle.PROTO: _u1,
-    pickle.FRAME: _u8,
+    pickle.PROTO: u1,
+    pickle.FRAME: u8,
     pickle.MARK: _Machine.mark,
     pickle.POP: lambda m: m.last(1) if m.stack else m.above_mark(),
     pickle.POP_MARK: _Machine.above_mark,
@@ -275,7 +236,7 @@ _STEPS = {code: _pushes(make) for code, make in _PUSHED.items()} | {
     pickle.SETITEMS: _fills(filled_dict, _Machine.above_mark),
     pickle.BUILD: _fills(_build, lambda m: m.last(1)),
     pickle.PUT: lambda m: m.remember(int(m.line())),
-    pickle.BINPUT: lambda m: m.remember(_u1(m)),
-    pickle.LONG_BINPUT: lambda m: m.remember(_u4(m)),
+    pickle.BINPUT: lambda m: m.remember(u1(m)),
+    pickle.LONG_BINPUT: lambda m: m.remember(u4(m)),
     pickle.MEMOIZE: lambda m: m.remember(len(m.memo)),
 }
