@@ -15,6 +15,7 @@ from trainers import (
     gradient_combinations,
     overlap,
     plain_descent,
+    run_series,
 )
 from trainers.usage import UsageError
 
@@ -137,7 +138,7 @@ def carry_out_all(monkeypatch):
     monkeypatch.setattr(common, "stop_on_sigterm", lambda logdir: None)
 
     def carry_out_all(program, runs, logdir, facts=None):
-        return plain_descent.carry_out_all(
+        return run_series.carry_out_all(
             program, runs, None, None, logdir, facts
         )
 
@@ -193,7 +194,7 @@ def test_results_that_are_whole_are_left_as_they_are(
     carry_out_all, tmp_path, monkeypatch
 ):
     carry_out_all("overlap", four_runs(), tmp_path)
-    monkeypatch.setattr(plain_descent.results_file, "write", None)
+    monkeypatch.setattr(run_series.results_file, "write", None)
     carry_out_all("overlap", four_runs(), tmp_path)
 
 

@@ -19,7 +19,7 @@ import pathlib
 from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy, usage
+from trainers import common, plain_descent, run_series, strategy, usage
 from trainers.plain_descent import BATCH_SIZE, WAYS, Run
 
 flags.adopt_module_key_flags(plain_descent)
@@ -33,7 +33,7 @@ def main():
     logdir = common.usable_logdir("agreement")
     figure, axes = common.new_figure(len(_MEASURES))
     omniglot = plain_descent.load()
-    results = plain_descent.carry_out_all(
+    results = run_series.carry_out_all(
         "agreement", all_runs(), omniglot, omniglot.validation, logdir
     )
     for panel, measure in zip(axes[0], _MEASURES):

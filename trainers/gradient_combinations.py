@@ -18,7 +18,7 @@ import pathlib
 from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy, usage
+from trainers import common, plain_descent, run_series, strategy, usage
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(plain_descent)
@@ -40,7 +40,7 @@ def main():
     logdir = common.usable_logdir("gradient_combinations")
     figure, axes = common.new_figure(1)
     omniglot = plain_descent.load()
-    done = plain_descent.carry_out_all(
+    done = run_series.carry_out_all(
         "gradient_combinations",
         runs or all_runs(),
         omniglot,

@@ -21,7 +21,7 @@ import pathlib
 from absl import flags
 
 import keras_reptile as kr
-from trainers import common, plain_descent, strategy, usage
+from trainers import common, plain_descent, run_series, strategy, usage
 from trainers.plain_descent import BATCH_SIZE, WAYS, Run
 
 flags.adopt_module_key_flags(plain_descent)
@@ -55,7 +55,7 @@ def main():
             for value in values(panel):
                 run = run_of(method, **settings_of(panel, value))
                 runs[run.name] = run
-    results = plain_descent.carry_out_all(
+    results = run_series.carry_out_all(
         "overlap",
         runs.values(),
         omniglot,

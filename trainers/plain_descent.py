@@ -12,12 +12,10 @@ import time
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 from absl import flags
 
 import keras_reptile as kr
-from keras_reptile import workers
-from trainers import common, omniglot_folder, results_file, strategy
+from trainers import common, omniglot_folder, strategy
 from trainers.usage import UsageError
 
 flags.adopt_module_key_flags(common)
@@ -207,72 +205,6 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
         "ci95": final.ci95,
         "seconds": seconds,
     }
-
-
-def carry_out_all(program, runs, omniglot, classes, logdir, facts=None) -> dict:
-    """`carry_out` by name; those of an interrupted program are not repeated.
-
-    Args:
-        program: Its name, which the results file has.
-        runs: What to train.
-        omniglot: From `load`.
-        classes: Those of the final accuracy.
-        logdir: The program's folder.
-        facts: From a run to a dict of what its results have besides.
-
-    Returns:
-        What was carried out by now, others of the folder's included.
-
-    Raises:
-        UsageError: If they had other settings.
-    """
-    settings = {
-        "program": program,
-        "meta_iters": meta_iters(),
-        "points": points(),
-        "validation_samples": validation_samples(),
-        "eval_samples": eval_samples(),
-        "outer_steps": sorted({run.step for run in runs}),
-        "seed": common.SEED.value,
-    }
-    done = _already_done(logdir, settings)
-    common.stop_on_sigterm(logdir)  # A run that is cut off is begun anew.
-    # It warns of a function per model, which is what is wanted here.
-    tf.get_logger().setLevel("ERROR")
-    for run in runs:
-        before = done.get(run.name)
-        done[run.name] = {
-            **(before or carry_out(run, omniglot, classes, logdir)),
-            **(facts(run) if facts is not None else {}),
-        }
-        if done[run.name] != before:
-            results_file.write(
-                logdir, {"settings": settings, "runs": done}, replace=True
-            )
-    return done
-
-
-def _already_done(logdir, settings):
-    path = pathlib.Path(logdir, "results.json")
-    # All workers go on with what the chief finds.
-    text = b""
-    if strategy.is_chief() and path.exists():
-        text = path.read_bytes()
-    text = workers.from_chief(strategy.chosen(), text)
-    if not text:
-        return {}
-    record = results_file.parsed(text, path)
-    there = record.get("settings")
-    if isinstance(there, dict):
-        # Files of before do not say which program's they are.
-        there = {"program": settings["program"], **there}
-    if there != settings or not isinstance(record.get("runs"), dict):
-        raise UsageError(
-            "A program goes on with the settings it was started with: "
-            f"{there} in {path}. Received: {settings}. Give the same, or "
-            "another --logdir."
-        )
-    return record["runs"]
 
 
 def smoothed(curve, width: int = 5) -> list:
