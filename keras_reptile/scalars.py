@@ -58,10 +58,17 @@ class Scalars:
         logging.error("%s Training goes on.", message)
 
     def _put(self, step, scalars):
-        with self._writer.as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+        flush = self._writer.flush
+        # At its end the block would flush first, and where that failed leave
+        # the writer in place for whoever writes next, and the step.
+        self._writer.flush = lambda: None
+        try:
+            with self._writer.as_default(step=step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+        finally:
+            self._writer.flush = flush
+        flush()
 
     def close(self) -> None:
         """Ends the file, of which `write` has said all that could be."""
