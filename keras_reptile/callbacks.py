@@ -1,7 +1,5 @@
 """MetaTrainer: evaluates, checkpoints and resumes a meta-training run."""
 
-import time
-
 import keras
 import tensorflow as tf
 from absl import logging
@@ -14,6 +12,7 @@ from keras_reptile.nonfinite_tasks import NonfiniteTasks
 from keras_reptile.preemption import Preemption
 from keras_reptile.protocol import Protocol
 from keras_reptile.run_folder import RunFolder
+from keras_reptile.run_record import RunRecord
 from keras_reptile.scalars import Scalars, of_training
 
 
@@ -26,8 +25,6 @@ class MetaTrainer(keras.callbacks.Callback):
     and TensorBoard. It reports `outer_step_size` and
     `meta_steps_per_second`, writes checkpoints, and resumes from them.
 
-    `seconds` is the wall time of the whole run, over all its resumptions.
-
     A resumed run ends with bitwise the weights of an uninterrupted one, on a
     machine with as many cores (`keras_reptile.lanes`):
     episodes, dropout and schedules are functions of the meta-step, and a
@@ -35,6 +32,8 @@ class MetaTrainer(keras.callbacks.Callback):
     callbacks of Keras' remember, such as EarlyStopping, no checkpoint holds:
     they begin anew, and the log says so. Of them, those that give back the
     best weights leave the inner slots as they are; `best.npz` has both.
+    `epochs` are counted from where the run began. A further `fit` by the same
+    `MetaTrainer` is a further part of the run: it counts its own from there.
 
     Where it writes checkpoints, SIGTERM ends the training after the call of
     `steps_per_execution` meta-steps that it arrives in, or in the middle of an
@@ -117,15 +116,24 @@ class MetaTrainer(keras.callbacks.Callback):
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
-        self.best_accuracy = None
         self.preempted = False
-        self.seconds = 0.0
+        self._record = RunRecord()
         self._preemption = Preemption()
         self._clock = Clock()
         self._saved_at = None
         self._trained = None
 
-    def before_fit(self, model, x) -> bool:
+    @property
+    def best_accuracy(self) -> float | None:
+        """The highest `val_accuracy` so far; `None` before the first."""
+        return self._record.best_accuracy
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole run, over all its resumptions."""
+        return self._record.seconds
+
+    def before_fit(self, model, x) -> float | None:
         """Restores the last checkpoint; called by `MetaModel.fit`.
 
         Args:
@@ -133,7 +141,8 @@ class MetaTrainer(keras.callbacks.Callback):
             x: The episodes it is to be trained on.
 
         Returns:
-            Whether there was one.
+            How many meta-steps of this `fit` were done before, by another
+            process or a call that was cut off; `None` if it begins now.
 
         Raises:
             ValueError: If another run uses the folder, if there are
@@ -143,53 +152,49 @@ class MetaTrainer(keras.callbacks.Callback):
         """
         self.set_model(model)
         self._measurements.begin(model, x)
-        if model is not self._trained:
+        # After another `compile` the model begins anew.
+        saved_at = self._saved_at or 0
+        if model is not self._trained or model.meta_step < saved_at:
             self._trained, self._saved_at = model, None
-            self.best_accuracy, self.seconds = None, 0.0
+            self._record.begin_training()
             self._nonfinite_tasks.begin_training()
         run_settings = {
             **model.settings,
             **settings.of_stream(x),
             **self._measurements.settings,
         }
-        self._evaluation_due = self.preempted = False
+        self.preempted = False
         if self.resume:
             fit_checks.check_resumable(x)
         if self._folder.path is not None:
             self._preemption.watch()
-        extra = self._folder.begin(
-            model,
-            run_settings,
-            # Not after another `compile`, by which it began anew.
-            goes_on=model.meta_step >= (self._saved_at or float("inf")),
-        )
+        goes_on = self._saved_at is not None
+        extra = self._folder.begin(model, run_settings, goes_on)
         self._scalars.open(model.distribute_strategy)
+        done = self._record.begin_fit(extra, model.meta_step)
         if extra is not None:
-            self._go_on(extra)
-        else:
-            self._started = time.perf_counter() - self.seconds
-            if self.resume:  # A best one may be there by itself.
-                self.best_accuracy = self._folder.best_accuracy
-        return extra is not None
+            self._go_on()
+        elif self.resume:  # A best one may be there by itself.
+            self._record.best_accuracy = self._folder.best_accuracy
+        return done
 
-    def _go_on(self, extra):
+    def _go_on(self):
         step = self._saved_at = self.model.meta_step
         logging.info("Resumed at meta-step %d.", step)
-        self.best_accuracy = extra["best_accuracy"]
-        self.seconds = extra["seconds"]
-        self._started = time.perf_counter() - self.seconds
-        if extra.get("evaluation_due"):  # Checkpoints of before have it not.
+        if self._record.evaluation_due:
             self._evaluate(step)
-            if not self._evaluation_due:
+            if not self._record.evaluation_due:
                 self._save(step)
 
     def after_fit(self) -> None:
         """Gives back what `before_fit` took; called by `MetaModel.fit`."""
         self._scalars.close()
         self._folder.end()
+        self._record.end_fit()
         self._preemption.release(heeded=self.preempted)
 
     def on_train_begin(self, logs=None):
+        self._record.finished = False
         self._last_step = self.model.meta_step
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -260,14 +265,15 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         step = self.model.meta_step
-        self.seconds = time.perf_counter() - self._started
-        if self._told_to_stop():
+        self._record.measure()
+        self._record.finished = not self._told_to_stop()
+        if not self._record.finished:
             logging.warning("Ended by SIGTERM after meta-step %d.", step)
 
     def _evaluate(self, step):
         with self._clock.stopped():
             scalars = self._measurements.of(self.model, self._told_to_stop)
-        self._evaluation_due = scalars is None
+        self._record.evaluation_due = scalars is None
         if scalars is None:
             return
         if "val_accuracy" in scalars:
@@ -279,21 +285,15 @@ class MetaTrainer(keras.callbacks.Callback):
         if self.best_accuracy is not None and accuracy <= self.best_accuracy:
             return
         if self._write(self._folder.write_best, accuracy):
-            self.best_accuracy = accuracy
+            self._record.best_accuracy = accuracy
 
     def _save(self, step):
         if self._write(self._folder.write_step, self.best_accuracy):
             self._saved_at = step
 
     def _write(self, write, best_accuracy):
-        self.seconds = time.perf_counter() - self._started
-        extra = {
-            "best_accuracy": best_accuracy,
-            "evaluation_due": self._evaluation_due,
-            "seconds": self.seconds,
-        }
         with self._clock.stopped():
-            return write(self.model, extra)
+            return write(self.model, self._record.extra(best_accuracy))
 
     def _progress(self):
         step_size = tf.convert_to_tensor(self.model.optimizer.learning_rate)

@@ -17,9 +17,9 @@ import numpy as np
 from absl import logging
 
 from keras_reptile import files
-from keras_reptile.settings import check_same
+from keras_reptile.settings import check_same, check_same_layers
 
-_PATTERN = re.compile(r"step-(\d{9})\.npz")
+_PATTERN = re.compile(r"step-(\d{9,})\.npz")
 
 
 class DamagedCheckpoint(Exception):
@@ -57,15 +57,20 @@ def write(
         path: Of the file; its folder must exist.
         model: A compiled `MetaModel`.
         extra: What else to keep, as JSON.
-        settings: What the run is made with, see `keras_reptile.settings`.
+        settings: What the run is made with, see `keras_reptile.settings`;
+            `None` takes the model's.
+
+    Raises:
+        ValueError: If the model is no compiled `MetaModel`.
     """
+    _check_compiled(model)
     arrays = {k: _storable(v.numpy()) for k, v in variables_of(model).items()}
     header = {
         "format": 1,
         "step": model.meta_step,
         "sha256": _checksum(arrays),
         "extra": extra or {},
-        "settings": settings or {},
+        "settings": model.settings if settings is None else settings,
     }
     with files.atomic_write(path) as file:
         np.savez(file, __header__=json.dumps(header), **arrays)
@@ -121,9 +126,11 @@ def restore(path, model, settings: dict | None = None) -> dict:
 
     Raises:
         DamagedCheckpoint: If the file is truncated or changed.
-        ValueError: If it is of another architecture, other optimizers or
-            other settings.
+        ValueError: If the model is no compiled `MetaModel`, or if the
+            checkpoint is of another architecture, other optimizers or other
+            settings.
     """
+    _check_compiled(model)
     header, pairs = _read_for(path, model, settings)
     for variable, array in pairs:
         variable.assign(array)
@@ -136,7 +143,18 @@ def _read_for(path, model, settings):
     pairs = _matched(variables_of(model), arrays, path)
     if settings is not None:
         check_same(settings, header["settings"], path)
+    check_same_layers(model.settings, header["settings"], path)
     return header, pairs
+
+
+def _check_compiled(model):
+    if not hasattr(model, "require_compiled"):
+        raise ValueError(
+            "A checkpoint is of a `kr.MetaModel`, both of its optimizers "
+            f"included. Received: {type(model).__name__}. Restore it into a "
+            "MetaModel, whose `inner_model` is the plain one."
+        )
+    model.require_compiled()
 
 
 def latest(
@@ -178,7 +196,13 @@ def list_steps(directory) -> list[pathlib.Path]:
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         return []
-    return sorted(p for p in directory.iterdir() if _PATTERN.fullmatch(p.name))
+    found = [p for p in directory.iterdir() if _PATTERN.fullmatch(p.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(path) -> int:
+    """The meta-step by which a checkpoint is named."""
+    return int(_PATTERN.fullmatch(path.name)[1])
 
 
 def step_path(directory, step: int) -> pathlib.Path:
@@ -192,10 +216,10 @@ def _matched(variables, arrays, path):
     ours = {"/".join(k.split("/")[:2]): v for k, v in variables.items()}
     pairs = [(v, theirs.get(k)) for k, v in ours.items()]
     wrong = [
-        f"{variable.path}: {tuple(variable.shape)} here, "
-        f"{'nothing' if array is None else array.shape} there"
+        f"{variable.path}: {_kind(_storable(variable.numpy()))} here, "
+        f"{'nothing' if array is None else _kind(array)} there"
         for variable, array in pairs
-        if array is None or tuple(variable.shape) != array.shape
+        if array is None or _kind(_storable(variable.numpy())) != _kind(array)
     ]
     wrong += [f"{k}: nothing here" for k in theirs if k not in ours]
     if wrong:
@@ -206,6 +230,10 @@ def _matched(variables, arrays, path):
             "the same model, or use another checkpoint folder."
         )
     return pairs
+
+
+def _kind(array):
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def _storable(array):

@@ -23,7 +23,8 @@ class FitsEpisodes:
         An episode stream of `kr.data` goes on where the model stands: at
         `meta_step`. With a `MetaTrainer(resume=True)` among the callbacks
         the last checkpoint is restored first, and an epoch that was cut off
-        is finished before the next.
+        is finished before the next. `epochs` are counted from where the run
+        began.
 
         Args:
             x: A `tf.data.Dataset` of `Task`s with a leading task axis.
@@ -49,9 +50,11 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
-        with resuming.watched(self, x, kwargs.get("callbacks")) as resumed:
-            if resumed:
-                return resuming.fit_from_here(self, self._keras_fit, x, kwargs)
+        with resuming.watched(self, x, kwargs.get("callbacks")) as done:
+            if done is not None:
+                return resuming.fit_from_here(
+                    self, self._keras_fit, x, done, kwargs
+                )
             epoch_checks.check_goes_on(x, self.meta_step)
             here = resuming.stream_from_here(self, x)
             return self._keras_fit(here, **kwargs)

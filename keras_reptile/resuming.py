@@ -22,11 +22,14 @@ def watched(model, x, callbacks):
         callbacks: As given to `fit`.
 
     Yields:
-        Whether one of the callbacks resumed a run.
+        How many meta-steps of this `fit` were done before, `None` if none of
+        the callbacks resumed it.
     """
     watching = _watching(callbacks)
     try:
-        yield any([callback.before_fit(model, x) for callback in watching])
+        done = [callback.before_fit(model, x) for callback in watching]
+        # Of several the last has restored what is there now.
+        yield next((d for d in reversed(done) if d is not None), None)
     finally:
         with contextlib.ExitStack() as stack:  # In reverse, and all of them.
             for callback in watching:
@@ -81,13 +84,14 @@ def stream_from_here(model, x):
     return x
 
 
-def fit_from_here(model, keras_fit, x, arguments):
+def fit_from_here(model, keras_fit, x, done, arguments):
     """Finishes the epoch that was cut off, then goes on to the last.
 
     Args:
         model: A compiled `MetaModel`, its checkpoint restored.
         keras_fit: `keras.Model.fit` of this model.
         x: A stream of `kr.data`.
+        done: How many meta-steps of this `fit` were done before.
         arguments: What else was given to `fit`.
 
     Returns:
@@ -97,14 +101,18 @@ def fit_from_here(model, keras_fit, x, arguments):
         ValueError: If the rest of an epoch is no whole number of calls.
     """
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
-    epoch, offset = divmod(model.meta_step, steps)
+    epoch, offset = epochs, 0
+    if done < epochs * steps:
+        epoch, offset = divmod(int(done), steps)
     callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
     _warn_of_memory(callbacks)
     if any(getattr(callback, "preempted", False) for callback in callbacks):
         epoch, offset = epochs, 0  # Before its first step.
     elif epoch >= epochs:
-        logging.info(
-            "All %d epochs were finished at meta-step %d; nothing is left.",
+        logging.warning(
+            "All %d epochs of this `fit` were finished before, and the run "
+            "stands at meta-step %d: nothing is left to train. To go on, give "
+            "more `epochs`, which are counted from where the run began.",
             epochs,
             model.meta_step,
         )

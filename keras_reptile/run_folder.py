@@ -6,7 +6,7 @@ import json
 from absl import logging
 
 from keras_reptile import checkpoints, files, workers
-from keras_reptile.settings import check_same
+from keras_reptile.settings import check_same, difference
 
 BEST = "best.npz"
 ON_WRITE_ERROR = ("stop", "continue")
@@ -51,7 +51,7 @@ class RunFolder:
             model: A compiled `MetaModel`; on every worker it becomes what
                 the chief's checkpoint says.
             settings: What the run is made with.
-            goes_on: Whether what is there was written by this process.
+            goes_on: Whether the run is one that this object has begun.
 
         Returns:
             What was given as `extra` to the checkpoint, with the
@@ -59,10 +59,13 @@ class RunFolder:
 
         Raises:
             ValueError: If another run uses the folder, if it holds
-                checkpoints that are not asked for, or none that can be used.
+                checkpoints that are not asked for, or none that can be used,
+                or if a run goes on with other settings.
         """
         if self.path is None:
             return None
+        if goes_on:
+            self._check_the_same_run(settings)
         strategy, self._settings = model.distribute_strategy, settings
         answer, content = {}, b""
         if workers.is_chief(strategy):
@@ -120,15 +123,21 @@ class RunFolder:
         if not self._write(name, model, extra):
             return False
         if self._writes_for(model):
-            # Not those of later steps: they are damaged, or another run's.
-            upto = [
-                path
-                for path in checkpoints.list_steps(self.path)
-                if path.name <= name
-            ]
-            for old in upto[: -self._keep]:
-                old.unlink(missing_ok=True)
+            try:
+                self._remove_older_than(model.meta_step)
+            except OSError as error:  # What was written is there.
+                logging.warning("Old checkpoints could not go: %s.", error)
         return True
+
+    def _remove_older_than(self, step):
+        # Not those of later steps: they are damaged, or another run's.
+        upto = [
+            path
+            for path in checkpoints.list_steps(self.path)
+            if checkpoints.step_of(path) <= step
+        ]
+        for old in upto[: -self._keep]:
+            old.unlink(missing_ok=True)
 
     def write_best(self, model, extra: dict) -> bool:
         """Writes the best checkpoint in place of the one before.
@@ -169,6 +178,16 @@ class RunFolder:
             raise OSError(getattr(error, "errno", None), message) from error
         logging.error("%s Training goes on.", message)
         return False
+
+    def _check_the_same_run(self, settings):
+        if differing := difference(settings, self._settings):
+            key, ours, theirs = differing
+            raise ValueError(
+                "All `fit`s of a run have the same settings, or it could not "
+                f"be resumed. Received: '{key}' is {ours} now, and {theirs} "
+                f"when the run in {self.path} began. Give another one a "
+                "MetaTrainer and a folder of its own."
+            )
 
     def _refuse_another_run(self):
         found = checkpoints.list_steps(self.path)

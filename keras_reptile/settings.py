@@ -19,6 +19,9 @@ CHECKSUM = "checksum of the data"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 _UNDECAYED = "{}, not decayed"
+# Of a layer: what does not change what given weights compute.
+_OF_TRAINING = {"dtype", "rate", "seed", "trainable"}
+_ENDS_OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
 # What checkpoints of before do not say, though it was as it is now.
 _NOT_ALWAYS_RECORDED = (
     *(CHECKSUM, "points", "distinct"),
@@ -77,11 +80,11 @@ def of_stream(dataset) -> dict:
     return _as_json(_plain(settings))
 
 
-def check_same(here: dict, there: dict, path) -> None:
-    """Refuses to go on with a run under other settings.
+def difference(here: dict, there: dict) -> tuple | None:
+    """The first setting that differs.
 
-    Raises:
-        ValueError: If a setting differs; it says which and how.
+    Returns:
+        Its name, and what it is here and there; `None` if there is none.
     """
     here = _without_new_keys(here, there)
     if not (_PROTOCOL in here and _PROTOCOL in there):
@@ -90,14 +93,70 @@ def check_same(here: dict, there: dict, path) -> None:
     differing = [key for key in there if here.get(key) != there[key]]
     differing += [key for key in here if key not in there]
     if not differing:
+        return None
+    return differing[0], here.get(differing[0]), there.get(differing[0])
+
+
+def check_same(here: dict, there: dict, path) -> None:
+    """Refuses to go on with a run under other settings.
+
+    Raises:
+        ValueError: If a setting differs; it says which and how.
+    """
+    if (differing := difference(here, there)) is None:
         return
-    key = differing[0]
+    key, ours, theirs = differing
     raise ValueError(
         "A run can only be resumed with the settings it was started with, as "
-        f"it would end elsewhere otherwise. Received: '{key}' is "
-        f"{here.get(key)} here, and {there.get(key)} in {path}. Use the same "
-        "settings, or start a run in another folder."
+        f"it would end elsewhere otherwise. Received: '{key}' is {ours} here, "
+        f"and {theirs} in {path}. Use the same settings, or start a run in "
+        "another folder."
     )
+
+
+def check_same_layers(here: dict, there: dict, path) -> None:
+    """Refuses weights of layers that compute something else.
+
+    Args:
+        here: Settings of the model.
+        there: Of the one that the weights were written of; empty where they
+            are not known.
+        path: Of the weights.
+
+    Raises:
+        ValueError: If a layer differs in more than in how its weights begin
+            and what is asked of them in training.
+    """
+    here, there = _layers(here), _layers(there)
+    if not there or here == there:
+        return
+    key = next(k for k in here | there if here.get(k) != there.get(k))
+    raise ValueError(
+        "Weights can only be restored into the layers that they are of. "
+        f"Received: '{key}' is {here.get(key)} here, and {there.get(key)} in "
+        f"{path}. Build the same model, or use another checkpoint."
+    )
+
+
+def _layers(settings):
+    """Of settings, what decides what given weights compute."""
+    return {
+        key: _without_training(value)
+        for key, value in settings.items()
+        if key.startswith("layer ")
+    }
+
+
+def _without_training(value):
+    if isinstance(value, dict):
+        return {
+            key: _without_training(entry)
+            for key, entry in value.items()
+            if key not in _OF_TRAINING and not key.endswith(_ENDS_OF_TRAINING)
+        }
+    if isinstance(value, list):
+        return [_without_training(entry) for entry in value]
+    return value
 
 
 def _without_new_keys(here, there):

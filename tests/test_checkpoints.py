@@ -74,9 +74,70 @@ def test_another_architecture_is_refused_and_changes_nothing(tmp_path):
         loss="sparse_categorical_crossentropy",
     )
     before = all_values(other)
-    with pytest.raises(ValueError, match=r"\(8, 4\) here, \(8, 3\) there"):
+    with pytest.raises(ValueError, match=r"\(8, 4\) here, .*\(8, 3\) there"):
         checkpoints.restore(path, other)
     assert_same(before, all_values(other))
+
+
+def network(**layer):
+    layer = {"activation": "tanh", **layer}
+    x = inputs = keras.Input((4,))
+    x = keras.layers.Dense(8, **layer)(x)
+    x = keras.layers.Dropout(0.1 if len(layer) == 1 else 0.2)(x)
+    model = kr.MetaModel(keras.Model(inputs, keras.layers.Dense(3)(x)))
+    model.compile(inner_optimizer="adam", loss=LOSS, jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "layer, text",
+    [
+        ({"activation": "relu"}, "'layer 1' is .*relu.* here, .*tanh"),
+        ({"dtype": "float64"}, "float64 of shape .* here, float32 of shape"),
+    ],
+)
+def test_layers_of_equal_shapes_are_told_apart(tmp_path, layer, text):
+    checkpoints.write(tmp_path / "a.npz", changed(network()))
+    other = network(**layer)
+    before = all_values(other)
+    with pytest.raises(ValueError, match=text):
+        checkpoints.restore(tmp_path / "a.npz", other)
+    assert_same(before, all_values(other))
+
+
+def test_what_is_of_training_may_be_another(tmp_path):
+    """As where weights are only to be used."""
+    model = changed(network())
+    checkpoints.write(tmp_path / "a.npz", model)
+    # The rate of the dropout is another one, too.
+    other = network(
+        kernel_initializer="zeros", kernel_regularizer=keras.regularizers.L2()
+    )
+    checkpoints.restore(tmp_path / "a.npz", other)
+    assert_same(all_values(model), all_values(other))
+
+
+@pytest.mark.parametrize(
+    "model, text",
+    [
+        (mlp, "of a `kr.MetaModel`.*Received: Sequential"),
+        (lambda: kr.MetaModel(mlp()), "must be compiled first"),
+    ],
+)
+def test_what_has_no_optimizers_has_no_checkpoint(tmp_path, model, text):
+    path = tmp_path / "a.npz"
+    checkpoints.write(path, meta_model())
+    for use in (checkpoints.restore, checkpoints.write):
+        with pytest.raises(ValueError, match=text):
+            use(path, model())
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+    steps = [3, 999_999_999, 1_000_000_000]
+    for step in reversed(steps):
+        checkpoints.step_path(tmp_path, step).touch()
+    found = checkpoints.list_steps(tmp_path)
+    assert [checkpoints.step_of(path) for path in found] == steps
 
 
 def test_another_optimizer_is_refused(tmp_path):

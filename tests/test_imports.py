@@ -28,6 +28,7 @@ ORDER = [
         "models",
         "nonfinite_tasks",
         "preemption",
+        "run_record",
         "schedules",
         "seeds",
         "scores",

@@ -1,5 +1,6 @@
 """What goes on bitwise where it was stopped, and what is no such run."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -286,3 +287,88 @@ def test_a_best_one_by_itself_is_not_replaced_by_a_worse_one(tmp_path):
     again, _ = run(meta_model(**settings()), **trainer)
     assert again.best_accuracy > 0
     assert (tmp_path / "best.npz").read_bytes() == best
+
+
+@pytest.mark.parametrize("killed_at", [10, 15])
+def test_epochs_are_counted_from_where_a_run_began(tmp_path, killed_at):
+    first = meta_model()
+    run(first, epochs=2)
+    checkpoints.write(tmp_path / "first.npz", first)
+
+    def begun():
+        model = meta_model()
+        checkpoints.restore(tmp_path / "first.npz", model)
+        return model
+
+    whole, resumed = begun(), begun()
+    run(whole)
+    trainer = {"checkpoint_dir": tmp_path / "run", "checkpoint_interval": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(begun(), callbacks=[StopAt(killed_at)], **trainer, resume=True)
+    run(resumed, **trainer, resume=True)
+    assert whole.meta_step == 8 + 12
+    assert_same(all_values(whole), all_values(resumed))
+
+
+@pytest.mark.parametrize("killed_at", [3, 4, 6, 10])
+def test_a_run_of_several_fits_goes_on_in_the_one_that_was_cut_off(
+    tmp_path, killed_at
+):
+    def fit_twice(model, *callbacks):
+        trainer = kr.MetaTrainer(
+            checkpoint_dir=tmp_path, checkpoint_interval=1, resume=True
+        )
+        stream = TRAIN.episodes(SPEC, meta_batch_size=2, seed=1)
+        for epochs in (1, 2):
+            model.fit(
+                stream,
+                steps_per_epoch=4,
+                epochs=epochs,
+                callbacks=[trainer, *callbacks],
+                verbose=0,
+            )
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_twice(meta_model(**settings()), StopAt(killed_at))
+    model = meta_model(**settings())
+    fit_twice(model)
+    assert model.meta_step == 12
+    assert_same(uninterrupted(), all_values(model))
+
+
+def test_a_fit_that_was_cut_off_is_finished_by_the_next_call(tmp_path):
+    model = meta_model(**settings())
+    trainer = kr.MetaTrainer(
+        checkpoint_dir=tmp_path, checkpoint_interval=1, resume=True
+    )
+    stop = [StopAt(6)]
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            model.fit(
+                TRAIN.episodes(SPEC, meta_batch_size=2, seed=1),
+                steps_per_epoch=4,
+                epochs=3,
+                callbacks=[trainer, *stop],
+                verbose=0,
+            )
+        stop = []
+    assert_same(uninterrupted(), all_values(model))
+
+
+def test_a_finished_run_says_that_nothing_is_left(tmp_path, log):
+    for resume in (False, True):
+        run(meta_model(), epochs=1, checkpoint_dir=tmp_path, resume=resume)
+        assert ("nothing is left to train" in messages(log)) == resume
+
+
+def test_a_run_does_not_go_on_with_other_episodes(tmp_path):
+    model = meta_model()
+    trainer, _ = run(
+        model, checkpoint_dir=tmp_path, validation=HELD_OUT, protocol=PROTOCOL
+    )
+    stream = TRAIN.episodes(SPEC, meta_batch_size=2, seed=2)
+    with pytest.raises(ValueError, match="'seed' is 2 now, and 1 when"):
+        model.fit(stream, steps_per_epoch=1, callbacks=[trainer])
+    stream = TRAIN.episodes(SPEC, meta_batch_size=2, seed=1)
+    model.fit(stream, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+    assert model.meta_step == 13

@@ -211,6 +211,9 @@ def test_scalars_on_a_full_disk(tmp_path, caplog, on_write_error):
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     if on_write_error == "continue":
         assert "could not be written" in caplog.text
+    # Nor does it stay where the next writer finds it.
+    assert tf.summary.experimental.get_step() is None
+    assert not tf.summary.should_record_summaries()
 
 
 def test_a_best_one_that_could_not_be_written_is_not_the_best(
@@ -350,3 +353,17 @@ def test_a_user_who_is_not_there_has_no_folder():
 def test_what_is_no_path_is_refused(folder):
     with pytest.raises(ValueError, match="Checkpoints and logs need a folder"):
         kr.MetaTrainer(checkpoint_dir=folder)
+
+
+def test_old_checkpoints_that_cannot_go_stop_nothing(
+    tmp_path, monkeypatch, caplog
+):
+    def unlink(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    model = meta_model(**settings())
+    with monkeypatch.context() as patched, caplog.at_level("WARNING"):
+        patched.setattr(checkpoints.pathlib.Path, "unlink", unlink)
+        run(model, checkpoint_dir=tmp_path, checkpoint_interval=1)
+    assert "Old checkpoints could not go" in caplog.text
+    assert len(checkpoints.list_steps(tmp_path)) == model.meta_step == 12
