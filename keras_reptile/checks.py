@@ -153,7 +153,20 @@ def check_examples(x, model, name="x") -> None:
             f"`{name}` must be finite. Received: NaN or infinity in "
             f"{(~np.isfinite(x)).sum()} of {x.size} values."
         )
+    if x.dtype.kind == "f" and shapes.takes_integers(model):
+        _check_whole(x, model, name)
     check_tokens(x, model, name)
+
+
+def _check_whole(x, model, name):
+    if (x != np.floor(x)).any():
+        raise ValueError(
+            f"`{name}` must be whole numbers, as the model's input is of "
+            f"{model.inputs[0].dtype}, which cuts others off. Received: "
+            f"{x.min():.3g} to {x.max():.3g}. Episodes hold uint8 as 0 to 1: "
+            "give the model an Input of float32, and leave a Rescaling out; "
+            "or make classes of tokens by `x.astype('float32')`."
+        )
 
 
 def check_labels(y, width: int, name="y") -> None:

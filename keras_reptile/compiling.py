@@ -1,20 +1,11 @@
 """What `MetaModel.compile` decides and refuses."""
 
-import re
-
 import keras
-import tensorflow as tf
 from absl import logging
 
-from keras_reptile import bfloat16_products, lowering, shapes
-from keras_reptile.model_call import stateless_call
-
-# By name, of Keras' own. Others are asked for, up to a second before the first
-# meta-step.
-_KNOWN_TO_XLA = {
-    *("Functional", "Sequential", "InputLayer", "Dense", "Conv2D", "Reshape"),
-    *("BatchNormalization", "Activation", "ReLU", "Dropout", "Flatten"),
-}
+from keras_reptile import bfloat16_products, lowering
+from keras_reptile.asking_xla import known_to_xla, refused_by_xla
+from keras_reptile.second_order import refused_in_the_loop
 
 
 def check_outer_optimizer(optimizer) -> None:
@@ -39,15 +30,19 @@ def check_outer_optimizer(optimizer) -> None:
         )
 
 
-def whether_to_jit(jit_compile, model: keras.Model) -> bool:
+def whether_to_jit(
+    jit_compile, model: keras.Model, eager: bool = False
+) -> bool:
     """Whether XLA compiles the inner loop; says why, where it does not.
 
     Args:
         jit_compile: True, False or `"auto"`.
         model: The inner model.
+        eager: Whether nothing is compiled anyway.
 
     Raises:
-        ValueError: If `jit_compile` is something else.
+        ValueError: If `jit_compile` is something else, or true where XLA
+            cannot compile the model.
     """
     if not (isinstance(jit_compile, bool) or jit_compile == "auto"):
         raise ValueError(
@@ -69,24 +64,46 @@ def whether_to_jit(jit_compile, model: keras.Model) -> bool:
             "the inner loss is not scaled up against that, as in Keras' `fit`. "
             "Use mixed_bfloat16."
         )
-    if jit_compile != "auto":
+    if not jit_compile or (eager and jit_compile is True):
         return jit_compile
     slow = lowering.slow_when_compiled(model)
-    if slow:
+    if slow and jit_compile == "auto":
         logging.info(
             "The inner loop is not compiled by XLA, because of the layers %s.",
             ", ".join(slow),
         )
         return False
     refusal = None if known_to_xla(model) else refused_by_xla(model)
-    if refusal:
-        logging.warning(
-            "The inner loop is not compiled by XLA, which cannot compile %s. "
-            "Training works, and is slower. Put layers that only change the "
-            "input before the model, into the data.",
-            refusal,
+    remedy = (
+        " Put layers that only change the input before the model, into the "
+        "data."
+    )
+    return not refusal or goes_without(jit_compile, refusal, remedy)
+
+
+def goes_without(jit_compile, refusal: str, remedy: str = "") -> bool:
+    """Says that XLA is left out, if that was left open; returns `False`.
+
+    Args:
+        jit_compile: True or `"auto"`.
+        refusal: What XLA cannot compile.
+        remedy: What could be done.
+
+    Raises:
+        ValueError: If XLA was asked for.
+    """
+    if jit_compile != "auto":
+        raise ValueError(
+            f"XLA cannot compile {refusal}. Received: jit_compile=True. Leave "
+            "it out, by which the loop is run without XLA."
         )
-    return not refusal
+    logging.warning(
+        "The inner loop is not compiled by XLA, which cannot compile %s. "
+        "Training works, and is slower.%s",
+        refusal,
+        remedy,
+    )
+    return False
 
 
 def check_convolution_dtype(dtype, model: keras.Model, lower: bool) -> None:
@@ -138,58 +155,21 @@ def check_convolution_dtype(dtype, model: keras.Model, lower: bool) -> None:
         )
 
 
-def refused_by_xla(model: keras.Model, batch=None) -> str | None:
-    """What of a model XLA has no kernel for.
-
-    Asks XLA for its program of the gradient and the outputs of one batch,
-    before any of it is compiled: some tenths of a second.
-
-    Args:
-        model: A built model.
-        batch: A `tf.TensorSpec` of what it is called on; `None` is what it was
-            built with.
-
-    Returns:
-        Names of layers, or XLA's own words where they name none; `None` if
-        all can be compiled, or the model does not say what shape it takes.
-    """
-    batch = batch or shapes.batch_built_with(model)
-    if batch is None:
-        return None
-
-    variables = model.trainable_variables + model.non_trainable_variables
-    trainable = len(model.trainable_variables)
-
-    def gradient(x, *values):
-        weights, buffers = values[:trainable], values[trainable:]
-        with tf.GradientTape() as tape, lowering.lowered(model):
-            tape.watch(weights)
-            outputs, *_ = stateless_call(model, weights, buffers, x, True)
-            predicted, *_ = stateless_call(model, weights, buffers, x, False)
-        return tape.gradient(outputs, weights), predicted
-
-    function = tf.function(gradient, jit_compile=True, autograph=False)
-    specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
-    try:
-        function.experimental_get_compiler_ir(batch, *specs)(stage="hlo")
-    except Exception as error:  # Of a kind that depends on the operation.
-        named = _layers_named(model, str(error))
-        words = str(error).strip() or type(error).__name__
-        return ", ".join(named) or words.splitlines()[0]
-    return None
-
-
-def check_compiles(model: keras.Model, batch) -> None:
+def check_compiles(algorithm, learner, batch) -> None:
     """Refuses a model that XLA was to compile, and cannot.
 
     Args:
-        model: A built model.
+        algorithm: Whether it is of second order matters.
+        learner: With a built model.
         batch: A `tf.TensorSpec` of what it is called on.
 
     Raises:
         ValueError: That names the layers.
     """
+    model = learner.model
     refusal = None if known_to_xla(model) else refused_by_xla(model, batch)
+    if not refusal:
+        refusal = refused_in_the_loop(algorithm, learner, batch)
     if refusal:
         raise ValueError(
             f"XLA cannot compile {refusal} of model '{model.name}', which "
@@ -197,47 +177,3 @@ def check_compiles(model: keras.Model, batch) -> None:
             f"takes. Received: examples of shape {tuple(batch.shape[1:])}. "
             "Call `compile` with jit_compile=False."
         )
-
-
-def known_to_xla(model: keras.Model) -> bool:
-    """Whether a model has nothing but layers that XLA always compiles."""
-    parts = model._flatten_layers()
-    # What is no layer but a function, as of `keras.ops`.
-    others = [
-        operation
-        for part in parts
-        for operation in getattr(part, "operations", ())
-        if not isinstance(operation, keras.layers.Layer)
-    ]
-    activations = [getattr(part, "activation", None) for part in parts]
-    of_keras = [*map(type, parts), *filter(None, activations)]
-    return (
-        not others
-        and not any("call" in vars(part) for part in parts)
-        and {type(part).__name__ for part in parts} <= _KNOWN_TO_XLA
-        and all(part.__module__.startswith("keras.") for part in of_keras)
-    )
-
-
-def _layers_named(model, message):
-    """Names of the layers in whose scopes TensorFlow's message finds fault."""
-    return layers_of(model, re.findall(r"{{node ([^}]*)}}", message))
-
-
-def layers_of(model: keras.Model, operations) -> list[str]:
-    """Names of the layers in whose scopes operations are.
-
-    Args:
-        model: The model they come from.
-        operations: Their names in a graph.
-    """
-    scopes = {scope for name in operations for scope in name.split("/")[:-1]}
-    return [
-        layer.name
-        for layer in model._flatten_layers(include_self=False)
-        # A scope met for the second time has a number behind its name.
-        if any(
-            re.fullmatch(re.escape(layer.name) + r"(_\d+)?", scope)
-            for scope in scopes
-        )
-    ]

@@ -13,7 +13,10 @@ from keras_reptile.integers import check_integer
 from keras_reptile.layer_state import check_state_of_layers
 from keras_reptile.learner import Learner
 from keras_reptile.metrics import TaskMetrics, as_list
-from keras_reptile.second_order import check_second_order
+from keras_reptile.second_order import (
+    check_second_order,
+    refused_in_the_loop,
+)
 
 
 class ConfiguresBothLoops:
@@ -104,6 +107,11 @@ class ConfiguresBothLoops:
             # Nothing of this model changes before all of it is let through.
             execution, jit = self._chosen_execution(given)
             learner = self._made_learner(given, jit)
+            if learner.lower and (
+                refusal := refused_in_the_loop(self.algorithm, learner)
+            ):
+                jit = compiling.goes_without(given["jit_compile"], refusal)
+                learner = self._made_learner(given, jit)
             metrics = TaskMetrics(
                 learner.loss_function,
                 given["metrics"],
@@ -133,7 +141,7 @@ class ConfiguresBothLoops:
         task_running.check_chunk(given["tasks_per_chunk"], execution)
         check_state_of_layers(self.inner_model)
         return execution, compiling.whether_to_jit(
-            given["jit_compile"], self.inner_model
+            given["jit_compile"], self.inner_model, given["run_eagerly"]
         )
 
     def _made_learner(self, given, jit):

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks, distribution, fit_checks, meta_step
+from keras_reptile import checks, distribution, fit_checks, meta_step, shapes
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
 from keras_reptile.inner_variables import selected
@@ -108,6 +108,9 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
     checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
     model.check_layers_on(classes.example_shape, "float32")
     classes.check(protocol.spec)
+    if shapes.takes_integers(model.inner_model):
+        x = classes.episode(protocol.spec).support.x.numpy()
+        checks.check_examples(x, model.inner_model, "classes")
     labels = np.arange(protocol.ways, dtype="int32")
     example = classes.example_shape
     loss = model.learner.loss_function

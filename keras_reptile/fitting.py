@@ -163,10 +163,8 @@ class FitsEpisodes:
             return
         check_state_of_layers(model, batch)
         check_second_order(self.algorithm, self.learner, batch)
-        if self.learner.lower and self._compile_settings["jit_compile"] == (
-            "auto"
-        ):
-            compiling.check_compiles(model, batch)
+        if self.learner.lower:
+            compiling.check_compiles(self.algorithm, self.learner, batch)
         self._layers_checked_on.add(batch)
 
     def _check_tasks(self, x):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import shapes
-from keras_reptile.compiling import known_to_xla
+from keras_reptile.asking_xla import known_to_xla
 from keras_reptile.lowering import lowered
 from keras_reptile.model_call import training_argument
 from keras_reptile.seeds import is_seed

@@ -42,6 +42,15 @@ def replaced(owner, function, name: str = "call"):
                 chooser.take_out()
 
 
+def current(owner, name: str = "call"):
+    """What this thread calls by `owner.name` now, to be kept for later."""
+    functions = _functions().get((id(owner), name))
+    there = getattr(owner, name)
+    if functions:
+        return functions[-1]
+    return there._own if isinstance(there, _Chooser) else there
+
+
 def as_its_class(layer) -> bool:
     """Whether a layer calls what its class does, and nothing of its own."""
     return isinstance(vars(layer).get("call", _NOTHING), (_Nothing, _Chooser))

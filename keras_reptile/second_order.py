@@ -5,16 +5,28 @@ inside of a graph; an optimizer whose step does not depend smoothly on the
 gradient would make first-order MAML of it without a word.
 """
 
+import re
+
 import keras
 import tensorflow as tf
 
 from keras_reptile import shapes
-from keras_reptile.compiling import layers_of
+from keras_reptile.asking_xla import asked_of_xla, known_to_xla
+from keras_reptile.episodes import Examples, Task
 from keras_reptile.inner_step import dense
+from keras_reptile.layer_scopes import layers_of, numbered
 from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
 from keras_reptile.model_call import stateless_call
 from keras_reptile.stateless import stateless
+
+# Gradients whose own gradient TensorFlow takes for 0, without an error.
+_OF_FIRST_ORDER = {
+    "ResizeBilinearGrad",
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+}
 
 
 def check_second_order(algorithm, learner: Learner, batch=None) -> None:
@@ -70,6 +82,64 @@ def _has_slope(optimizer, scale):
     return bool(tf.reduce_any(tf.math.is_finite(slope) & (slope != 0)))
 
 
+def refused_in_the_loop(algorithm, learner: Learner, batch=None) -> str | None:
+    """What XLA cannot compile of a gradient through the inner loop.
+
+    The loop keeps what its gradient needs of every step, also numbers that
+    XLA must know beforehand, such as the axes of a transposition: it refuses
+    layers there that it compiles otherwise.
+
+    Args:
+        algorithm: XLA is asked if its `second_order` is true.
+        learner: The model, its loss and its inner optimizer.
+        batch: A `tf.TensorSpec` of what the model is called on; `None` is what
+            it was built with.
+
+    Returns:
+        As `asking_xla.refused_by_xla`; also `None` where targets are of a form
+        that is not known.
+    """
+    batch = batch or shapes.batch_built_with(learner.model)
+    if batch is None or not getattr(algorithm, "second_order", False):
+        return None
+    if _is_known_to_xla(learner):
+        return None
+    state, rows = learner.state(), tf.range(batch.shape[0])
+    steps = tf.stack([rows, rows])
+
+    def gradient(x, y, *weights):
+        weights = list(weights)
+        task = Task(Examples(x, y), Examples(x, y), steps)
+        with tf.GradientTape() as tape, numbered(learner.model):
+            tape.watch(weights)
+            adapted = learner.adapt(state._replace(weights=weights), task)
+            loss = learner.query_loss(adapted, task)
+        return tape.gradient(loss, weights)
+
+    if learner.loss_function.takes_labels:
+        targets = tf.TensorSpec(batch.shape[:1], "int32")
+    else:
+        width = shapes.output_shape(learner.model, batch.shape[1:])
+        targets = tf.TensorSpec((*batch.shape[:1], *width), "float32")
+    weights = [tf.TensorSpec(w.shape, w.dtype) for w in state.weights]
+    function = tf.function(gradient, jit_compile=True, autograph=False)
+    try:
+        function.get_concrete_function(batch, targets, *weights)
+    except Exception:  # Of a loss of one's own, of other targets.
+        return None
+    refusal = asked_of_xla(learner.model, function, batch, targets, *weights)
+    return refusal and f"{refusal} in a gradient through the inner loop"
+
+
+def _is_known_to_xla(learner):
+    """What is usual need not wait for a second until XLA is asked."""
+    return (
+        known_to_xla(learner.model)
+        and learner.loss_function.takes_labels
+        and learner.optimizer.name in ("sgd", "SGD", "adam")
+    )
+
+
 def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
     """Refuses layers without a second derivative.
 
@@ -83,7 +153,7 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
         ValueError: That names them.
     """
     model = learner.model
-    graphs = []
+    graphs, kinds = [], set()
     weights = [tf.convert_to_tensor(v) for v in model.trainable_variables]
     buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
     # Inner steps differentiate no others.
@@ -94,12 +164,13 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
         with tf.GradientTape() as outer:
             outer.watch(weights)
             form = lowered(model, learner.lower, learner.in_bfloat16)
-            with tf.GradientTape() as inner, form:
+            with tf.GradientTape() as inner, form, numbered(model):
                 inner.watch(adapted)
                 outputs, *_ = stateless_call(model, weights, buffers, x, True)
                 # Not linear, so that there is a second derivative.
                 loss = tf.reduce_sum(outputs**2)
             gradient = dense(inner.gradient(loss, adapted))
+        kinds.update(op.type for op in graphs[-1].get_operations())
         return outer.gradient([g for g in gradient if g is not None], weights)
 
     try:
@@ -109,14 +180,16 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
     except LookupError as error:
         if "gradient registry" not in str(error):
             raise  # Of the model's own `call`.
-        operation = str(error).rsplit(" ", 1)[-1]
-        kind = operation.removesuffix("Grad")
-        found = [
-            op.name for op in graphs[0].get_operations() if op.type == kind
-        ]
-        layers = ", ".join(layers_of(model, found)) or "one of its layers"
-        raise ValueError(
-            f"{who} needs a second derivative of every layer. Received: model "
-            f"'{model.name}', where TensorFlow has none for "
-            f"{layers} ({operation}). Replace it{remedy}."
-        ) from error
+        lacking = str(error).rsplit(" ", 1)[-1]
+    else:
+        lacking = next(iter(kinds & _OF_FIRST_ORDER), None)
+    if lacking is None:
+        return
+    kind = re.sub("Grad(ient)?$", "", lacking)
+    found = [op.name for op in graphs[0].get_operations() if op.type == kind]
+    layers = ", ".join(layers_of(model, found)) or "one of its layers"
+    raise ValueError(
+        f"{who} needs a second derivative of every layer. Received: model "
+        f"'{model.name}', where TensorFlow has none for {layers} ({lacking}). "
+        f"Replace it{remedy}."
+    )

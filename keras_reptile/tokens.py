@@ -3,18 +3,20 @@
 import contextlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_reptile import own_calls
 from keras_reptile.model_call import stateless_call
+
+_AT_ONCE = 32
 
 
 def check_tokens(x, model, name: str = "x") -> None:
     """Refuses tokens beyond an Embedding's table.
 
     XLA would take another row of it without a word. The model is called on
-    the examples, as it may make tokens of them in any way.
+    the examples, as it may make tokens of them in any way; on some at a time,
+    as there may be more of them than in any inner batch.
 
     Args:
         x: Examples, an array of shape `(n, ...)`.
@@ -27,40 +29,46 @@ def check_tokens(x, model, name: str = "x") -> None:
     tables = [
         layer
         for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.Embedding)
+        # One's own may map its tokens before it looks them up.
+        if getattr(type(layer), "call", None) is keras.layers.Embedding.call
+        and own_calls.as_its_class(layer)
     ]
     if not tables or not x.size:
         return
-    beyond = []
+    given = {}
 
     def replacement(layer):
         def call(inputs):
-            tokens, last = np.asarray(inputs), layer.input_dim - 1
-            if tokens.min() < 0 or tokens.max() > last:
-                beyond.append((layer, tokens))
-            known = tf.clip_by_value(tf.cast(inputs, tf.int32), 0, last)
-            return type(layer).call(layer, known)
+            tokens, last = tf.cast(inputs, tf.int32), layer.input_dim - 1
+            given.setdefault(layer, []).append(tokens.numpy())
+            return type(layer).call(layer, tf.clip_by_value(tokens, 0, last))
 
         return call
 
-    values = (
+    values = [
         [tf.convert_to_tensor(v) for v in variables]
         for variables in (
             model.trainable_variables,
             model.non_trainable_variables,
         )
-    )
+    ]
     with contextlib.ExitStack() as stack:
         for layer in tables:
             stack.enter_context(own_calls.replaced(layer, replacement(layer)))
         try:
-            stateless_call(model, *values, tf.constant(x), False)
+            for i in range(0, len(x), _AT_ONCE):
+                part = tf.constant(x[i : i + _AT_ONCE])
+                stateless_call(model, *values, part, False)
         except Exception:  # Of the user's own call, as training will say.
             return
-    for layer, tokens in beyond:
+    for layer, parts in given.items():
+        least = min(tokens.min() for tokens in parts)
+        most = max(tokens.max() for tokens in parts)
+        if least >= 0 and most < layer.input_dim:
+            continue
         raise ValueError(
             f"`{name}` must be of tokens from 0 to {layer.input_dim - 1}, "
-            f"which the layer {layer.name} knows. Received: {tokens.min()} to "
-            f"{tokens.max()}. Give it a larger `input_dim`, or map the others "
-            "to tokens that it knows."
+            f"which the layer {layer.name} knows. Received: {least} to {most}. "
+            "Give it a larger `input_dim`, or map the others to tokens that it "
+            "knows."
         )

@@ -119,6 +119,10 @@ def test_a_layer_xla_has_no_kernel_for_is_named_and_trains(make, log):
     classes = kr.data.ClassDataset(images, [10] * 6)
     model = compiled(make(), jit_compile="auto")
     assert "cannot compile turn" in messages(log)
+    with pytest.raises(
+        ValueError, match="cannot compile turn.*jit_compile=True"
+    ):
+        compiled(make(), jit_compile=True)
     history = model.fit(
         classes.episodes(SPEC, meta_batch_size=2), steps_per_epoch=2, verbose=0
     ).history

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import SPEC, blobs, messages, mlp
 
 import keras_reptile as kr
+from keras_reptile import tokens
 
 CLASSES = blobs(examples=10)
 LABELS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -162,12 +163,12 @@ def test_tokens():
             keras.layers.Dense(3),
         ]
     )
-    tokens = np.repeat(np.arange(6), 8)[:, None] + np.zeros((1, 5))
-    classes = kr.data.from_arrays(tokens.astype("float32"), tokens[:, 0] > 8)
+    words = np.repeat(np.arange(6), 8)[:, None] + np.zeros((1, 5))
+    classes = kr.data.from_arrays(words.astype("float32"), words[:, 0] > 8)
     classes = kr.data.ClassDataset(classes.x, [8] * 6)
     model = compiled(network, inner_optimizer=keras.optimizers.Adam(0.1))
     model.fit(classes.episodes(SPEC), steps_per_epoch=10, verbose=0)
-    x, y = tokens[::8][:3].astype("int64"), np.arange(3)
+    x, y = words[::8][:3].astype("int64"), np.arange(3)
     personal = model.adapt(x, y, steps=30)
     assert (personal.predict(x, verbose=0).argmax(1) == y).all()
     with pytest.raises(ValueError, match="`x` must be of tokens from 0 to 8"):
@@ -220,6 +221,64 @@ def test_a_model_that_maps_its_tokens_takes_any():
     network = keras.layers.Dense(3)(keras.layers.Flatten()(known))
     model = compiled(keras.Model(x, network))
     model.adapt(np.full((3, 5), 99), np.arange(3), steps=1)
+
+
+class Hashed(keras.layers.Embedding):
+    def call(self, inputs):
+        return super().call(keras.ops.mod(inputs, self.input_dim))
+
+
+def test_a_table_that_maps_its_tokens_takes_any():
+    layers = Hashed(9, 4), keras.layers.Flatten(), keras.layers.Dense(3)
+    model = compiled(keras.Sequential([keras.Input((5,)), *layers]))
+    model.adapt(np.full((3, 5), 99.0), np.arange(3), steps=1)
+
+
+class CountingExamples(keras.layers.Layer):
+    """Keeps how many examples it is called on."""
+
+    def call(self, inputs):
+        self.called_on = {*getattr(self, "called_on", ()), inputs.shape[0]}
+        return inputs
+
+
+def test_tokens_are_looked_at_some_at_a_time():
+    """As all examples of a meta-batch may be too many for the memory."""
+    counting = CountingExamples()
+    network = keras.Sequential(
+        [
+            keras.Input((5,)),
+            counting,
+            keras.layers.Embedding(9, 4),
+            keras.layers.Flatten(),
+        ]
+    )
+    x = np.zeros((70, 5), "float32")
+    x[65] = 9
+    with pytest.raises(ValueError, match="Received: 0 to 9"):
+        tokens.check_tokens(x, network)
+    assert counting.called_on == {None, 32, 6}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_integers_are_not_cut_out_of_episodes_of_floats(dtype):
+    """Episodes hold images of 0 to 255 as 0 to 1."""
+    network = keras.Sequential(
+        [
+            keras.Input((5,), dtype=dtype),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Dense(3),
+        ]
+    )
+    x = np.arange(6 * 8 * 5, dtype="uint8").reshape(-1, 5)
+    images, model = kr.data.ClassDataset(x, [8] * 6), compiled(network)
+    text = f"must be whole numbers, as the model's input is of {dtype}"
+    with pytest.raises(ValueError, match=f"`support.x` {text}"):
+        model.fit(images.episodes(SPEC), steps_per_epoch=1)
+    with pytest.raises(ValueError, match=f"`classes` {text}"):
+        kr.evaluate(model, images, kr.Protocol(ways=3, shots=2, queries=1))
+    whole = kr.data.ClassDataset(x.astype("float32"), [8] * 6)
+    model.fit(whole.episodes(SPEC), steps_per_epoch=1, verbose=0)
 
 
 def test_regression():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import mlp
+from conftest import messages, mlp
 
 import keras_reptile as kr
 from keras_reptile import fitting
@@ -42,8 +42,73 @@ def test_first_order_takes_any_layer(algorithm):
     compiled(enlarging("bicubic"), algorithm)
 
 
+def test_a_derivative_that_tensorflow_takes_for_0_is_one_that_lacks():
+    with pytest.raises(ValueError, match=r"enlarge \(ResizeBilinearGrad\)"):
+        compiled(enlarging("bilinear"), "maml")
+
+
 def test_a_layer_with_a_second_derivative_passes():
-    compiled(enlarging("bilinear"), "maml")
+    compiled(enlarging("nearest"), "maml")
+
+
+def test_only_the_layers_at_fault_are_named():
+    """Also where Keras numbers them, as TensorFlow numbers a layer's calls."""
+    keras.backend.clear_session()
+    layers = [
+        keras.layers.UpSampling2D(2, interpolation=kind)
+        for kind in ("bicubic", "nearest")
+    ]
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3),
+            *layers,
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    assert layers[1].name == layers[0].name + "_1"
+    with pytest.raises(ValueError, match=f"none for {layers[0].name} "):
+        compiled(network, "maml")
+
+
+def turning():
+    return keras.Sequential(
+        [
+            keras.Input((3, 4)),
+            keras.layers.Dense(2, activation="tanh"),
+            keras.layers.Permute((2, 1), name="turn"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def test_what_xla_refuses_in_a_gradient_through_the_loop_trains(log):
+    """XLA compiles it by itself, so that other algorithms have it compiled."""
+    classes = kr.data.ClassDataset(np.random.rand(24, 3, 4), [6] * 4)
+    spec = kr.EpisodeSpec(ways=3, shots=2, queries=2, inner_steps=2)
+    for algorithm, is_compiled in (("maml", False), ("fomaml", True)):
+        model = compiled(turning(), algorithm)
+        assert model.inner_loop_is_compiled == is_compiled
+        model.fit(classes.episodes(spec), steps_per_epoch=1, verbose=0)
+        said = "XLA, which cannot compile turn in a gradient through the inner"
+        assert (said in messages(log)) != is_compiled
+        log.clear()
+
+
+def test_nor_is_it_compiled_where_it_has_to_be():
+    model = kr.MetaModel(turning(), "maml")
+    with pytest.raises(ValueError, match="XLA cannot compile turn in a grad"):
+        model.compile(loss=LOSS, jit_compile=True)
+    model.compile(loss=LOSS, jit_compile=True, run_eagerly=True)
+
+
+def test_xla_is_asked_with_targets_of_any_loss():
+    model = kr.MetaModel(turning(), "maml")
+    model.compile(loss="mse")
+    assert not model.inner_loop_is_compiled
+    model.compile(loss=lambda y, outputs: y["a"] - outputs)  # Unknown ones.
 
 
 def test_what_is_not_adapted_needs_no_second_derivative():

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile.compiling import layers_of
+from keras_reptile.layer_scopes import layers_of, numbered
 from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
 from keras_reptile.model_call import stateless_call
@@ -94,7 +94,7 @@ def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
     buffers = [tf.convert_to_tensor(v) for v in model.non_trainable_variables]
 
     def call(x, *weights):
-        with lowered(model, compiled=False):
+        with lowered(model, compiled=False), numbered(model):
             return stateless_call(model, weights, buffers, x, True)[0]
 
     weights = [
