@@ -78,7 +78,14 @@ class FolderLock:
         if fcntl is None:
             return
         # Without a buffer, as a full disk is no reason to fail here.
-        file = open(pathlib.Path(folder, name), "ab+", buffering=0)
+        try:
+            file = open(pathlib.Path(folder, name), "ab+", buffering=0)
+        except OSError as error:  # Of another user, perhaps.
+            raise ValueError(
+                "A folder can hold one run at a time, and says so in a file. "
+                f"Received: {folder}, whose {name} cannot be opened "
+                f"({error.strerror}). Use another folder."
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

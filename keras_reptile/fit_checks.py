@@ -36,6 +36,11 @@ def check_task_dataset(dataset, model, loss) -> None:
             f" Received: {dataset.element_spec}."
         )
     _check_static(dataset.element_spec)
+    if dataset.cardinality() == 0:
+        raise ValueError(
+            "A dataset must hold at least one meta-batch of tasks. Received: "
+            "an empty one."
+        )
     for tasks in dataset.take(1):
         tasks = tf.nest.map_structure(np.asarray, tasks)
         example = tasks.support.x.shape[2:]
@@ -83,6 +88,30 @@ def check_arguments(x, arguments: dict) -> None:
             "meta-step of the checkpoint. Received: initial_epoch="
             f"{arguments['initial_epoch']}. Leave it out."
         )
+
+
+def warn_of_intervals(arguments: dict, meta_step: int) -> None:
+    """Says where a MetaTrainer would come to no evaluation, or checkpoint.
+
+    Args:
+        arguments: What was given to `fit` besides the episodes, by name.
+        meta_step: Where the model stands.
+    """
+    steps = arguments.get("steps_per_epoch") or 0
+    steps *= arguments.get("epochs", 1) - arguments.get("initial_epoch", 0)
+    for callback in keras.tree.flatten(arguments.get("callbacks") or []):
+        for name in ("eval_interval", "checkpoint_interval"):
+            interval = getattr(callback, name, None)
+            if not interval or not 0 < steps < interval:
+                continue
+            if (meta_step + steps) // interval == meta_step // interval:
+                logging.warning(
+                    "MetaTrainer(%s=%d) is longer than this `fit` of %d "
+                    "meta-steps, which does not come to any.",
+                    name,
+                    interval,
+                    steps,
+                )
 
 
 def _check_static(spec):

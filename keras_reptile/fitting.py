@@ -40,6 +40,7 @@ class FitsEpisodes:
         self.require_compiled()
         fit_checks.check_arguments(x, kwargs)
         self._check_tasks(x)
+        fit_checks.warn_of_intervals(kwargs, self.meta_step)
         if x.element_spec != self._fit_spec:
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.

@@ -35,9 +35,10 @@ def save_without_end(folder, report):
         inner_optimizer=types.SimpleNamespace(variables=[]),
         distribute_strategy=tf.distribute.get_strategy(),
         meta_step=0,
+        require_compiled=lambda: None,
     )
     run = RunFolder(folder, 3, resume=False, on_write_error="stop")
-    run.begin(model, {}, goes_on=True)
+    run.begin(model, {}, goes_on=False)
     while True:
         model.meta_step += 1
         for value in values:

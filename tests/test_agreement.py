@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from conftest import SPEC, blobs, meta_model
 from test_analysis import APART, classifier, learner_of
+from watched_run import scalars
 
 import keras_reptile as kr
 
@@ -68,6 +69,8 @@ def test_meta_trainer_logs_the_agreement(tmp_path):
     for name in ("inner_product", "cosine", "transfer"):
         received = history.history[f"gradient_{name}"][-1]
         np.testing.assert_allclose(received, getattr(expected, name), rtol=1e-4)
+        ((step, shown),) = scalars(tmp_path)[f"gradient_{name}"]
+        assert step == 3 and shown == np.float32(received)
 
 
 def test_agreement_of_orthogonal_and_of_equal_gradients():

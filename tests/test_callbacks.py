@@ -9,6 +9,7 @@ from conftest import (
     SPEC,
     all_values,
     assert_same,
+    messages,
     meta_model,
 )
 from watched_run import HELD_OUT, PROTOCOL, TRAIN, run, scalars, settings
@@ -55,6 +56,14 @@ def test_evaluation_by_meta_steps_with_several_per_call():
     )
     # After steps 8 of the second epoch, and none in the others.
     assert len(history["val_accuracy"]) == 1
+
+
+def test_an_interval_that_no_fit_comes_to_is_said(log):
+    for interval, said in ((12, False), (13, True)):
+        trainer = {"validation": HELD_OUT, "protocol": PROTOCOL}
+        run(meta_model(), eval_interval=interval, **trainer)
+        text = "MetaTrainer(eval_interval=13) is longer than this `fit` of 12"
+        assert (text in messages(log)) == said
 
 
 def test_training_is_the_same_with_and_without_a_trainer(tmp_path):

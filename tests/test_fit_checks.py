@@ -31,6 +31,11 @@ def dataset(**changes):
     return tf.data.Dataset.from_tensors(tasks)
 
 
+def test_a_dataset_without_an_element_is_refused():
+    with pytest.raises(ValueError, match="at least one meta-batch.*empty"):
+        meta_model().fit(dataset().take(0))
+
+
 ONE = dataset().get_single_element()
 
 

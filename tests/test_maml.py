@@ -14,6 +14,7 @@ OPTIMIZERS = {
     "SGD": keras.optimizers.SGD(0.1),
     "momentum": keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
     "Adam": keras.optimizers.Adam(0.05, beta_1=0.0),
+    "Adam, as Keras has it": keras.optimizers.Adam(0.05),
     "AdamW": keras.optimizers.AdamW(0.05),
     "Adamax": keras.optimizers.Adamax(0.05),
     "RMSprop": keras.optimizers.RMSprop(0.05, epsilon=1e-3),

@@ -179,6 +179,24 @@ def test_outer_adam_comes_free():
     assert logs["accuracy"] > 0.6
 
 
+def test_the_outer_step_may_have_nesterovs_momentum():
+    def ones(learner, state, task):
+        return [tf.ones_like(w) for w in state.weights], state
+
+    network = mlp()
+    before = network.get_weights()
+    model = kr.MetaModel(network, algorithm=ones)
+    outer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    model.compile(outer, loss="sparse_categorical_crossentropy")
+    model.fit(CLASSES.episodes(SPEC), steps_per_epoch=2, verbose=0)
+    # Velocities of 1 and 1.9 steps; each is looked ahead along once more.
+    way = 0.1 * ((0.9 * 1 + 1) + (0.9 * 1.9 + 1))
+    trained = [v.path for v in network.trainable_variables]
+    for variable, old in zip(network.variables, before):
+        expected = old - way * (variable.path in trained)
+        np.testing.assert_allclose(variable.numpy(), expected, atol=1e-6)
+
+
 def test_a_plain_function_is_an_algorithm():
     def nothing(learner, state, task):
         return [tf.zeros_like(w) for w in state.weights], state

@@ -14,7 +14,14 @@ from mini_imagenet_tree import write_tree
 from test_data import TFDS, needs_omniglot
 
 from keras_reptile import files, scalars
-from trainers import algorithm_flags, curves, presets, results_file
+from trainers import (
+    accuracy_over_time,
+    algorithm_flags,
+    curves,
+    presets,
+    results_file,
+)
+from trainers.usage import UsageError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -104,6 +111,26 @@ def test_accuracy_over_time(tmp_path):
     ended = run("accuracy_over_time", results / "sine.json")
     assert ended.returncode == 2
     assert "finished 5-way runs" in ended.stdout + ended.stderr
+
+
+def test_trainings_that_differ_are_of_several_kinds(tmp_path):
+    results = json.loads((ROOT / "docs/results/o15-seed1.json").read_text())
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert accuracy_over_time.read(path)["kind"] == (
+        "o15, 100,000 meta-iterations"
+    )
+    results["settings"] |= {"learning_rate": 0.1, "eval_iters": 5}
+    results["flags"] |= {"replacement": True, "split": "tfds"}
+    path.write_text(json.dumps(results))
+    assert accuracy_over_time.read(path)["kind"] == (
+        "o15, 100,000 meta-iterations, replacement, split=tfds, "
+        "learning_rate=0.1"
+    )
+    del results["flags"]["split"]
+    path.write_text(json.dumps(results))
+    with pytest.raises(UsageError, match="of mini-ImageNet"):
+        accuracy_over_time.read(path)
 
 
 EXPERIMENT = (
@@ -341,11 +368,14 @@ def test_curves_have_every_step_and_the_last_of_each(tmp_path):
 
 
 def test_mini_imagenet_that_is_absent(tmp_path):
-    ended = run("mini_imagenet", f"--data_dir={tmp_path}", "--preset=m55")
+    logdir = f"--logdir={tmp_path}/run"
+    ended = run(
+        *("mini_imagenet", f"--data_dir={tmp_path}", "--preset=m55", logdir)
+    )
     said = ended.stdout + ended.stderr
     assert ended.returncode == 2 and "Traceback" not in said
     assert f"{tmp_path}/train/n01532829/*.JPEG and 63 more folders" in said
-    ended = run("mini_imagenet")
+    ended = run("mini_imagenet", logdir)
     assert "data_dir=None" in ended.stdout + ended.stderr
 
 
@@ -371,6 +401,13 @@ def test_what_cannot_be_is_refused_before_training():
     assert "multiple of --eval_interval" in ended.stdout + ended.stderr
     ended = run("omniglot", "--foml", "--foml_tail=10")
     assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
+    ended = run("omniglot", "--validation_samples=2")
+    assert "does nothing without --val" in ended.stdout + ended.stderr
+    one = ("--foml", "--foml_tail=2", "--inner_iters=1")
+    for flags_ in (one, ("--algorithm=foml_tail", "--inner_iters=1")):
+        ended = run("omniglot", *flags_)
+        said = ended.stdout + ended.stderr
+        assert "1 inner steps" in said and "Traceback" not in said
     ended = run("omniglot", "--seed=4294967296")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
     assert ended.returncode == 2

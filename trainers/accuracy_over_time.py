@@ -33,6 +33,16 @@ _PAPER = {
     ("5-shot", "transductive"): 99.48,
 }
 _ORIGINAL_SECONDS = 27 * 3600
+_PAPERS_FLAGS = {
+    "weight_decay": 1.0,
+    "split": "reference",
+    "validation_characters": 0,
+}
+# Entries of a preset that leave the training alone, or are named anyway.
+_OF_EVALUATION = (
+    *("shots", "eval_batch", "eval_iters", "eval_samples"),
+    "meta_iters",
+)
 
 
 def main(argv):
@@ -66,6 +76,8 @@ def read(path) -> dict:
         settings, flags_ = record["settings"], record["flags"]
         if settings["classes"] != 5 or flags_["preset"] not in OMNIGLOT:
             raise ValueError(f"{settings['classes']}-way {flags_['preset']}")
+        if "split" not in flags_:  # The original's preset has both data.
+            raise ValueError("of mini-ImageNet")
         scores = {
             (shots, mode): [
                 100 * record["scores"][shots][mode][key]
@@ -97,7 +109,18 @@ def _others(flags_, settings):
     flags_ = flags_ | {k: settings[k] for k in settings if k == "inner_state"}
     names = ("algorithm", "inner_state", "convolution_dtype", "foml_tail")
     found = [f"{n}={flags_[n]}" for n in names if flags_.get(n) is not None]
-    found += ["foml"] if flags_.get("foml") else []
+    found += [f"{n}" for n in ("foml", "replacement") if flags_.get(n)]
+    found += [
+        f"{name}={flags_[name]}"
+        for name, paper in _PAPERS_FLAGS.items()
+        if flags_.get(name, paper) != paper
+    ]
+    preset = OMNIGLOT[flags_["preset"]]
+    found += [
+        f"{name}={settings[name]}"
+        for name in preset
+        if name not in _OF_EVALUATION and settings[name] != preset[name]
+    ]
     usual = ("inner_state=average", "algorithm=reptile")
     return [one for one in found if one not in usual]
 

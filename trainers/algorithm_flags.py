@@ -84,6 +84,12 @@ def complete(settings: dict) -> dict:
     """
     name, tail, queries = _name(), _FOML_TAIL.value or 0, _QUERIES.value
     of_query_loss = name in INNER_STEPS
+    if name == "foml_tail" and settings["inner_iters"] < 2:
+        raise UsageError(
+            "The last inner step is that on the queries, and there is at least "
+            f"one before it. Received: {settings['inner_iters']} inner steps. "
+            "Give --inner_iters of at least 2."
+        )
     if tail:
         _check_tail(settings)
         queries = tail

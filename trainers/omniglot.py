@@ -42,6 +42,11 @@ _SPLIT = flags.DEFINE_enum(
 
 
 def main():
+    usage.refuse_without(
+        _VALIDATION_CHARACTERS.value,
+        "validation_characters",
+        "validation_samples",
+    )
     settings = few_shot.chosen(presets.OMNIGLOT)
     logdir = common.usable_logdir(flags.FLAGS.preset)
     common.stop_on_sigterm(logdir)

@@ -9,8 +9,6 @@ characters it has never seen, one or five drawings of each, and compares it
 with the same network trained from scratch on the same drawings.
 """
 
-import time
-
 import keras
 from absl import flags
 
@@ -33,7 +31,6 @@ _WAYS, _SHOTS = 5, (1, 5)
 
 
 def main():
-    start = time.perf_counter()
     devices = strategy.chosen()
     logdir = common.usable_logdir("quickstart")
     common.stop_on_sigterm(logdir)
@@ -67,7 +64,7 @@ def main():
         common.stop(logdir)
     common.say("Evaluating on characters it has never seen...")
     reptile = evaluate(model, test)
-    report(scratch, reptile, logdir, time.perf_counter() - start)
+    report(scratch, reptile, logdir, trainer.seconds)
 
 
 def build_model() -> kr.MetaModel:
@@ -128,8 +125,8 @@ def report(scratch, reptile, logdir, seconds):
         name: {f"{n}-shot": results_file.summary(s) for n, s in scores.items()}
         for name, scores in (("scratch", scratch), ("reptile", reptile))
     }
-    path = results_file.write(logdir, {**results, "seconds": seconds})
-    common.say(f"Took {seconds:.0f} s. Results: {path}.")
+    path = results_file.write(logdir, {**results, "training_seconds": seconds})
+    common.say(f"Training took {seconds:.0f} s. Results: {path}.")
     common.say(f"Watch with: tensorboard --logdir {logdir}")
 
 

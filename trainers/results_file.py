@@ -103,7 +103,7 @@ def _keep_others(path, settings):
         there = json.loads(path.read_text())["flags"]
     except (ValueError, KeyError, TypeError):
         there = None  # No program's here, and all the more somebody's.
-    if there is not None and _alike(there) == _alike(settings):
+    if isinstance(there, dict) and _alike(there) == _alike(settings):
         return
     numbered = (path.with_name(f"results-{n}.json") for n in itertools.count(1))
     kept = next(name for name in numbered if not name.exists())

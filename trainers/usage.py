@@ -57,6 +57,25 @@ def refuse_flags(*names: str) -> None:
             raise UsageError(f"This program has no --{name}. Leave it out.")
 
 
+def refuse_without(given, needed: str, *names: str) -> None:
+    """Refuses flags that do nothing without another one.
+
+    Args:
+        given: What the other one says; nothing if it is false.
+        needed: Its name.
+        *names: Of those that need it.
+
+    Raises:
+        UsageError: If one of them was given.
+    """
+    for name in names:
+        if not given and flags.FLAGS[name].present:
+            raise UsageError(
+                f"--{name} does nothing without --{needed}. Received: "
+                f"--{name}={flags.FLAGS[name].value}. Give both, or none."
+            )
+
+
 def _is_refusal(error):
     """Whether it is raised by this project itself, not by what it uses."""
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -38,7 +38,7 @@ def mini_imagenet(
     """Loads mini-ImageNet: 64, 16 and 20 classes of 600 images, 84 by 84.
 
     ImageNet's licence does not allow it to be downloaded here. `data_dir`
-    must hold one of these, and the first that is whole is read:
+    must hold one of these, and the first whose names are all there is read:
 
     - image files, `train|val|test/<wnid>/*.JPEG` (also .jpg and .png, in
       upper or lower case). They are decoded once, by TensorFlow, to the

@@ -1,0 +1,106 @@
+"""The figures in the documents are those of the files, and say what is said."""
+
+import json
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = " ".join((ROOT / "README.md").read_text().split())
+CELLS = [
+    (shots, mode)
+    for shots in ("1-shot", "5-shot")
+    for mode in ("inductive", "transductive")
+]
+
+
+def results(name):
+    return json.loads((ROOT / "docs/results" / f"{name}.json").read_text())
+
+
+def percent(score):
+    return f"{100 * score['mean']:.2f} +- {100 * score['ci95']:.2f}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        path.stem
+        for pattern in ("o15-*", "o120*", "fast5-*")
+        for path in sorted((ROOT / "docs/results").glob(f"{pattern}.json"))
+    ],
+)
+def test_accuracies_of_omniglot_are_in_the_readme(name):
+    scores = results(name)["scores"]
+    row = " | ".join(percent(scores[shots][mode]) for shots, mode in CELLS)
+    assert row in README
+
+
+def test_accuracies_of_algorithms_are_in_the_readme():
+    speeds = results("algorithms-speed")
+    for name, found in results("algorithms").items():
+        if name in ("flags", "versions"):
+            continue
+        scores = found["scores"]
+        row = [percent(scores[s][m]) for s, m in CELLS if s in scores]
+        assert " | ".join(row) in README
+        if "head" in " ".join(scores):
+            head = [percent(scores[f"{s}, head"][m]) for s, m in CELLS]
+            assert " | ".join(head) in README
+        found = speeds.get(name, found)
+        speed, memory = found["meta_iters_per_second"], found["peak_memory"]
+        assert f"| {speed:.0f} | {memory / 1e9:.2f} GB |" in README
+
+
+def test_the_sine_table_meets_its_bands():
+    found = results("sine")
+    for name in ("random", "joint", "maml", "reptile"):
+        errors = found[name]["mse"].values()
+        assert " | ".join(f"{error:.3f}" for error in errors) in README
+    reptile, joint = found["reptile"], found["joint"]
+    assert reptile["mse"]["32"] < min(0.3, 0.1 * joint["mse"]["32"])
+    assert reptile["mean_absolute_output"] < 0.1
+
+
+@pytest.mark.parametrize("name", ["step0.5", "short"])
+def test_sums_of_gradients_are_in_the_papers_order(name):
+    runs = results(f"gradient_combinations-{name}")["runs"]
+    final = {run: found["final"] for run, found in runs.items()}
+    assert final["g1"] < min(v for run, v in final.items() if run != "g1") - 0.3
+    assert final["g1+g2"] < final["g2"]
+    assert final["g1+g2"] < final["g1+g2+g3"] < final["g1+g2+g3+g4"]
+    assert max(final, key=final.get) == "g1+g2+g3+g4"
+
+
+def test_a_shared_tail_falls_where_examples_come_again():
+    runs = results("overlap")["runs"]
+    for method, shares in (
+        ("Reptile", ["", "", "", ""]),
+        ("FOMAML, separate tail", ["", "", "", ""]),
+        ("FOMAML, shared tail (cycling)", [0, 0, 1, 1]),
+        ("FOMAML, shared tail (replacement)", [0.25, 0.58, 0.76, 0.86]),
+    ):
+        row = []
+        for steps, share in zip((2, 4, 6, 8), shares):
+            run = runs[f"{method}, {steps} steps of 25, outer 0.25"]
+            share = "" if share == "" else f" ({100 * run['overlap']:.0f} %)"
+            row.append(f"{100 * run['final']:.1f}{share}")
+        assert " | ".join(row) in README
+
+    def final(method, steps):
+        return runs[f"{method}, {steps} steps of 25, outer 0.25"]["final"]
+
+    assert final("Reptile", 8) > final("Reptile", 2)
+    for tail in ("cycling", "replacement"):
+        shared = final(f"FOMAML, shared tail ({tail})", 8)
+        assert shared < final("FOMAML, separate tail", 8) - 0.1
+
+
+def test_coefficients_of_the_expansion_are_the_papers():
+    found = results("theory")["batches"]
+    for k in ("2", "3", "4"):
+        for algorithm in ("maml", "fomaml", "reptile"):
+            entry = found[k][algorithm]
+            c0, c1 = entry["measured"][-1]
+            assert f"{c0:.4f}, {c1:.4f}" in README
+            assert [round(c0), round(c1)] == entry["paper"]
