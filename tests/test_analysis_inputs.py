@@ -10,6 +10,7 @@ from conftest import LOSS, meta_model
 from test_analysis import classifier, first, learner_of
 
 import keras_reptile as kr
+from keras_reptile.analysis import smoothness
 
 
 def test_one_batch_has_no_pairs():
@@ -259,3 +260,13 @@ def test_coefficients_are_found_at_small_rates():
             terms, [3 * terms[0][0] - 5 * rate * terms[1][0]], rate
         )
         np.testing.assert_allclose(fitted, (3, 5), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "loss, kinked",
+    [("mae", True), (keras.losses.Huber(), True), ("mse", False)],
+)
+def test_kinks_of_a_loss_are_warned_of(said, loss, kinked):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    smoothness.check_smooth(learner_of(network, loss), np.zeros((2, 4), "f"))
+    assert ("have kinks" in said.text) == kinked

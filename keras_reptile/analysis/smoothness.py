@@ -26,13 +26,17 @@ _KINKED_ACTIVATIONS = {
     *("celu", "hard_shrink", "soft_shrink", "sparse_plus", "sparse_sigmoid"),
     *("sparsemax", "threshold"),
 }
+_KINKED_LOSSES = {
+    *("hinge", "categorical_hinge", "squared_hinge", "huber"),
+    *("mean_absolute_error", "mean_absolute_percentage_error"),
+}
 _told = weakref.WeakSet()
 # By model, for which variables and batches its layers were found to do.
 _differentiable = weakref.WeakKeyDictionary()
 
 
 def check_smooth(learner: Learner, x) -> None:
-    """Warns of kinks and of rounding, once for every model.
+    """Warns of kinks, in model or loss, and of rounding, once for every model.
 
     Args:
         learner: The model.
@@ -45,12 +49,16 @@ def check_smooth(learner: Learner, x) -> None:
     if learner.model in _told:
         return
     kinked = parts_with_kinks(learner.model, tf.TensorSpec(x.shape, x.dtype))
+    loss = learner.loss_function.loss
+    name = getattr(getattr(loss, "fn", loss), "__name__", "")
+    if name in _KINKED_LOSSES:
+        kinked.append(name)
     if kinked:
         logging.warning(
             "The expansion in the inner rate needs smooth activations, such "
-            "as tanh, softplus or gelu. The layers or operations %s have "
-            "kinks, at which its error does not fall with the square of the "
-            "rate.",
+            "as tanh, softplus or gelu, and a smooth loss. The losses, layers "
+            "or operations %s have kinks, at which its error does not fall "
+            "with the square of the rate.",
             ", ".join(kinked),
         )
     dtype = learner.model.trainable_variables[0].dtype
