@@ -33,7 +33,10 @@ class MetaTrainer(keras.callbacks.Callback):
     they begin anew, and the log says so. Of them, those that give back the
     best weights leave the inner slots as they are; `best.npz` has both.
     `epochs` are counted from where the run began. A further `fit` by the same
-    `MetaTrainer` is a further part of the run: it counts its own from there.
+    `MetaTrainer` is a further part of the run, of the same settings: it counts
+    its own from there. Where the outer optimizer averages weights, it goes on
+    from the averages, unless `resume` is on, by which it goes on from a
+    checkpoint.
 
     Where it writes checkpoints, SIGTERM ends the training after the call of
     `steps_per_execution` meta-steps that it arrives in, or in the middle of an
@@ -129,11 +132,16 @@ class MetaTrainer(keras.callbacks.Callback):
         return self._record.best_accuracy
 
     @property
+    def measures(self) -> bool:
+        """Whether there is anything that it evaluates."""
+        return bool(self._measurements.names)
+
+    @property
     def seconds(self) -> float:
         """Wall time of the whole run, over all its resumptions."""
         return self._record.seconds
 
-    def before_fit(self, model, x) -> float | None:
+    def before_fit(self, model, x) -> int | None:
         """Restores the last checkpoint; called by `MetaModel.fit`.
 
         Args:
@@ -141,14 +149,14 @@ class MetaTrainer(keras.callbacks.Callback):
             x: The episodes it is to be trained on.
 
         Returns:
-            How many meta-steps of this `fit` were done before, by another
+            How many meta-steps were done since this `fit` began, by another
             process or a call that was cut off; `None` if it begins now.
 
         Raises:
             ValueError: If another run uses the folder, if there are
                 checkpoints and `resume` is off, if none of them can be used,
-                or if the validation classes do not suit the model or the
-                protocol.
+                if the validation classes do not suit the model or the
+                protocol, or if a run goes on with other settings.
         """
         self.set_model(model)
         self._measurements.begin(model, x)
@@ -200,6 +208,7 @@ class MetaTrainer(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
         self._nonfinite_tasks.begin_epoch()
+        self._record.begin_epoch()
         self._scores = {}
         self._epoch_began = self.model.meta_step
         self._epoch_ends = self._epoch_began + (self.params["steps"] or 0)

@@ -91,7 +91,7 @@ def check_arguments(x, arguments: dict) -> None:
 
 
 def warn_of_intervals(arguments: dict, meta_step: int) -> None:
-    """Says where a MetaTrainer would come to no evaluation, or checkpoint.
+    """Says where a MetaTrainer would come to no evaluation.
 
     Args:
         arguments: What was given to `fit` besides the episodes, by name.
@@ -100,18 +100,18 @@ def warn_of_intervals(arguments: dict, meta_step: int) -> None:
     steps = arguments.get("steps_per_epoch") or 0
     steps *= arguments.get("epochs", 1) - arguments.get("initial_epoch", 0)
     for callback in keras.tree.flatten(arguments.get("callbacks") or []):
-        for name in ("eval_interval", "checkpoint_interval"):
-            interval = getattr(callback, name, None)
-            if not interval or not 0 < steps < interval:
-                continue
-            if (meta_step + steps) // interval == meta_step // interval:
-                logging.warning(
-                    "MetaTrainer(%s=%d) is longer than this `fit` of %d "
-                    "meta-steps, which does not come to any.",
-                    name,
-                    interval,
-                    steps,
-                )
+        interval = getattr(callback, "measures", False) and (
+            callback.eval_interval
+        )
+        if not interval or not 0 < steps < interval:
+            continue
+        if (meta_step + steps) // interval == meta_step // interval:
+            logging.warning(
+                "MetaTrainer(eval_interval=%d) is longer than this `fit` of "
+                "%d meta-steps, in which nothing is evaluated.",
+                interval,
+                steps,
+            )
 
 
 def _check_static(spec):

@@ -22,8 +22,8 @@ def watched(model, x, callbacks):
         callbacks: As given to `fit`.
 
     Yields:
-        How many meta-steps of this `fit` were done before, `None` if none of
-        the callbacks resumed it.
+        How many meta-steps were done since this `fit` began, `None` if none
+        of the callbacks resumed it.
     """
     watching = _watching(callbacks)
     try:
@@ -91,7 +91,7 @@ def fit_from_here(model, keras_fit, x, done, arguments):
         model: A compiled `MetaModel`, its checkpoint restored.
         keras_fit: `keras.Model.fit` of this model.
         x: A stream of `kr.data`.
-        done: How many meta-steps of this `fit` were done before.
+        done: How many meta-steps were done since this `fit` began.
         arguments: What else was given to `fit`.
 
     Returns:
@@ -101,9 +101,7 @@ def fit_from_here(model, keras_fit, x, done, arguments):
         ValueError: If the rest of an epoch is no whole number of calls.
     """
     steps, epochs = arguments.get("steps_per_epoch"), arguments.get("epochs", 1)
-    epoch, offset = epochs, 0
-    if done < epochs * steps:
-        epoch, offset = divmod(int(done), steps)
+    epoch, offset = divmod(done, steps)
     callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
     _warn_of_memory(callbacks)
     if any(getattr(callback, "preempted", False) for callback in callbacks):

@@ -1,6 +1,5 @@
 """What a run has besides variables; its checkpoints hold it as `extra`."""
 
-import math
 import time
 
 
@@ -23,7 +22,7 @@ class RunRecord:
         self.seconds = 0.0
         self._fits_began, self._fit = [], 0
 
-    def begin_fit(self, extra: dict | None, meta_step: int) -> float | None:
+    def begin_fit(self, extra: dict | None, meta_step: int) -> int | None:
         """Takes up what a checkpoint says, and finds a `fit`'s place in it.
 
         Args:
@@ -31,8 +30,8 @@ class RunRecord:
             meta_step: Where the model stands.
 
         Returns:
-            How many meta-steps of this `fit` were done before, infinity
-            where a later one had begun; `None` if it begins now.
+            How many meta-steps were done since this `fit` began, those of
+            later ones included; `None` if it begins now.
         """
         self.finished = self.evaluation_due = False
         if extra is not None:
@@ -45,9 +44,11 @@ class RunRecord:
         if extra is None or self._fit >= len(self._fits_began):
             self._fits_began = [*self._fits_began[: self._fit], meta_step]
             return None
-        if self._fit < len(self._fits_began) - 1:
-            return math.inf
         return meta_step - self._fits_began[self._fit]
+
+    def begin_epoch(self) -> None:
+        """What is trained in is the last `fit` of the run by now."""
+        del self._fits_began[self._fit + 1 :]
 
     def end_fit(self) -> None:
         """The next `fit` is another one, unless this one was cut off."""

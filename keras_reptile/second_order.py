@@ -20,6 +20,7 @@ from keras_reptile.lowering import lowered
 from keras_reptile.model_call import stateless_call
 from keras_reptile.stateless import stateless
 
+_USUAL = keras.optimizers.SGD, keras.optimizers.Adam
 # Gradients whose own gradient TensorFlow takes for 0, without an error.
 _OF_FIRST_ORDER = {
     "ResizeBilinearGrad",
@@ -136,7 +137,7 @@ def _is_known_to_xla(learner):
     return (
         known_to_xla(learner.model)
         and learner.loss_function.takes_labels
-        and learner.optimizer.name in ("sgd", "SGD", "adam")
+        and isinstance(learner.optimizer, _USUAL)
     )
 
 
@@ -171,6 +172,8 @@ def check_layers(learner: Learner, batch, who: str, remedy: str) -> None:
                 loss = tf.reduce_sum(outputs**2)
             gradient = dense(inner.gradient(loss, adapted))
         kinds.update(op.type for op in graphs[-1].get_operations())
+        functions = graphs[-1].as_graph_def().library.function
+        kinds.update(node.op for f in functions for node in f.node_def)
         return outer.gradient([g for g in gradient if g is not None], weights)
 
     try:

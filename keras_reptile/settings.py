@@ -19,9 +19,12 @@ CHECKSUM = "checksum of the data"
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 _UNDECAYED = "{}, not decayed"
-# Of a layer: what does not change what given weights compute.
-_OF_TRAINING = {"dtype", "rate", "seed", "trainable"}
-_ENDS_OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
+# Of a layer: what decides what weights of given shapes compute.
+_OF_COMPUTATION = {
+    *("activation", "recurrent_activation", "negative_slope", "max_value"),
+    *("strides", "padding", "dilation_rate", "groups", "data_format"),
+    *("pool_size", "axis", "epsilon", "interpolation", "size", "dims"),
+}
 # What checkpoints of before do not say, though it was as it is now.
 _NOT_ALWAYS_RECORDED = (
     *(CHECKSUM, "points", "distinct"),
@@ -124,39 +127,37 @@ def check_same_layers(here: dict, there: dict, path) -> None:
         path: Of the weights.
 
     Raises:
-        ValueError: If a layer differs in more than in how its weights begin
-            and what is asked of them in training.
+        ValueError: If a layer is of another kind, or differs in its activation,
+            strides or such. How weights begin and what is of training only may
+            be otherwise.
     """
     here, there = _layers(here), _layers(there)
-    if not there or here == there:
+    if not there or len(here) != len(there):  # Others are told by their shapes.
         return
-    key = next(k for k in here | there if here.get(k) != there.get(k))
-    raise ValueError(
-        "Weights can only be restored into the layers that they are of. "
-        f"Received: '{key}' is {here.get(key)} here, and {there.get(key)} in "
-        f"{path}. Build the same model, or use another checkpoint."
-    )
+    for ours, theirs in zip(here, there):
+        if ours != theirs:
+            raise ValueError(
+                "Weights can only be restored into the layers that they are "
+                f"of. Received: a layer that is {ours} here, and {theirs} in "
+                f"{path}. Build the same model, or use another checkpoint."
+            )
 
 
 def _layers(settings):
-    """Of settings, what decides what given weights compute."""
-    return {
-        key: _without_training(value)
-        for key, value in settings.items()
-        if key.startswith("layer ")
-    }
-
-
-def _without_training(value):
-    if isinstance(value, dict):
-        return {
-            key: _without_training(entry)
-            for key, entry in value.items()
-            if key not in _OF_TRAINING and not key.endswith(_ENDS_OF_TRAINING)
+    """The kind of each layer, and what of its settings is computed by."""
+    described = [v for k, v in settings.items() if k.startswith("layer ")]
+    layers = []
+    for kind, config in described:
+        config = config if isinstance(config, dict) else {}
+        # Code has its file and line in it, where it has no name.
+        computed_by = {
+            key: value
+            for key, value in config.items()
+            if key in _OF_COMPUTATION and "__lambda__" not in str(value)
         }
-    if isinstance(value, list):
-        return [_without_training(entry) for entry in value]
-    return value
+        if computed_by:  # Inputs, dropout and the like may be others.
+            layers.append([kind, computed_by])
+    return layers
 
 
 def _without_new_keys(here, there):
@@ -228,4 +229,4 @@ def _without_names(value):
 
 
 def _as_json(settings):
-    return json.loads(json.dumps(settings, default=str))
+    return json.loads(json.dumps(settings, default=_plain))

@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_reptile import own_calls
@@ -39,9 +40,10 @@ def check_tokens(x, model, name: str = "x") -> None:
 
     def replacement(layer):
         def call(inputs):
-            tokens, last = tf.cast(inputs, tf.int32), layer.input_dim - 1
-            given.setdefault(layer, []).append(tokens.numpy())
-            return type(layer).call(layer, tf.clip_by_value(tokens, 0, last))
+            tokens, last = np.asarray(inputs), layer.input_dim - 1
+            given.setdefault(layer, []).append(tokens)
+            known = np.clip(tokens, 0, last).astype("int32")
+            return type(layer).call(layer, tf.constant(known))
 
         return call
 
@@ -55,15 +57,14 @@ def check_tokens(x, model, name: str = "x") -> None:
     with contextlib.ExitStack() as stack:
         for layer in tables:
             stack.enter_context(own_calls.replaced(layer, replacement(layer)))
-        try:
-            for i in range(0, len(x), _AT_ONCE):
-                part = tf.constant(x[i : i + _AT_ONCE])
-                stateless_call(model, *values, part, False)
-        except Exception:  # Of the user's own call, as training will say.
-            return
+        for part in np.array_split(x, -(-len(x) // _AT_ONCE)):
+            try:
+                stateless_call(model, *values, tf.constant(part), False)
+            except Exception:  # Of the user's own call, as training will say.
+                break
     for layer, parts in given.items():
-        least = min(tokens.min() for tokens in parts)
-        most = max(tokens.max() for tokens in parts)
+        least = int(min(tokens.min() for tokens in parts))
+        most = int(max(tokens.max() for tokens in parts))
         if least >= 0 and most < layer.input_dim:
             continue
         raise ValueError(

@@ -64,6 +64,9 @@ def test_an_interval_that_no_fit_comes_to_is_said(log):
         run(meta_model(), eval_interval=interval, **trainer)
         text = "MetaTrainer(eval_interval=13) is longer than this `fit` of 12"
         assert (text in messages(log)) == said
+    log.clear()
+    run(meta_model(), epochs=1, eval_interval=100)  # It evaluates nothing.
+    assert "is longer" not in messages(log)
 
 
 def test_training_is_the_same_with_and_without_a_trainer(tmp_path):

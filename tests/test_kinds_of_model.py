@@ -257,7 +257,26 @@ def test_tokens_are_looked_at_some_at_a_time():
     x[65] = 9
     with pytest.raises(ValueError, match="Received: 0 to 9"):
         tokens.check_tokens(x, network)
-    assert counting.called_on == {None, 32, 6}
+    assert counting.called_on == {None, 24, 23}
+
+
+def test_tokens_are_looked_at_as_they_are_given():
+    """Neither as 32 bits, nor forgotten where a later part fails."""
+    table = keras.layers.Embedding(9, 4)
+    network = keras.Sequential([keras.Input((1,), dtype="int64"), table])
+    x = np.full((3, 1), 2**32 + 1)
+    with pytest.raises(ValueError, match="Received: 4294967297 to 42949672"):
+        tokens.check_tokens(x, network)
+
+    class OnlyMany(keras.layers.Layer):
+        def call(self, inputs):
+            if inputs.shape[0] == 32:
+                raise RuntimeError
+            return inputs
+
+    network = keras.Sequential([keras.Input((1,)), table, OnlyMany()])
+    with pytest.raises(ValueError, match="Received: 9 to 9"):
+        tokens.check_tokens(np.full((64, 1), 9.0), network)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])

@@ -336,6 +336,33 @@ def test_a_run_of_several_fits_goes_on_in_the_one_that_was_cut_off(
     assert_same(uninterrupted(), all_values(model))
 
 
+def test_a_run_of_several_fits_is_gone_on_with_by_a_longer_one(tmp_path):
+    """As where a notebook's cell is run twice, and once after a restart."""
+    stream = TRAIN.episodes(SPEC, meta_batch_size=2, seed=1)
+
+    def fit(model, trainer, epochs):
+        model.fit(
+            stream,
+            steps_per_epoch=4,
+            epochs=epochs,
+            callbacks=[trainer],
+            verbose=0,
+        )
+
+    def trainer():
+        return kr.MetaTrainer(checkpoint_dir=tmp_path, resume=True)
+
+    first, again = meta_model(**settings()), trainer()
+    fit(first, again, 1)
+    fit(first, again, 1)
+    assert first.meta_step == 8
+    model, later = meta_model(**settings()), trainer()
+    fit(model, later, 3)
+    assert_same(uninterrupted(), all_values(model))
+    fit(model, later, 1)  # A further part of it.
+    assert model.meta_step == 16
+
+
 def test_a_fit_that_was_cut_off_is_finished_by_the_next_call(tmp_path):
     model = meta_model(**settings())
     trainer = kr.MetaTrainer(

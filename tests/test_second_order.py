@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import messages, mlp
 
 import keras_reptile as kr
@@ -45,6 +46,24 @@ def test_first_order_takes_any_layer(algorithm):
 def test_a_derivative_that_tensorflow_takes_for_0_is_one_that_lacks():
     with pytest.raises(ValueError, match=r"enlarge \(ResizeBilinearGrad\)"):
         compiled(enlarging("bilinear"), "maml")
+
+
+def test_it_lacks_inside_of_a_function_as_well():
+    @tf.function
+    def resized(x):
+        return tf.image.resize(x, (8, 8))
+
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.Lambda(resized, output_shape=(8, 8, 2)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    with pytest.raises(ValueError, match="ResizeBilinearGrad"):
+        compiled(network, "maml")
 
 
 def test_a_layer_with_a_second_derivative_passes():
