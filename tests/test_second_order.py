@@ -116,6 +116,16 @@ def test_what_xla_refuses_in_a_gradient_through_the_loop_trains(log):
         log.clear()
 
 
+def test_the_layer_that_its_user_put_there_is_named(log):
+    """And not the parts that it is made of."""
+    x = keras.Input((3, 4))
+    attended = keras.layers.MultiHeadAttention(1, 2, name="attend")(x, x)
+    network = keras.layers.Dense(3)(keras.layers.Flatten()(attended))
+    model = compiled(keras.Model(x, network), "maml")
+    assert not model.inner_loop_is_compiled
+    assert "cannot compile attend in a gradient" in messages(log)
+
+
 def test_nor_is_it_compiled_where_it_has_to_be():
     model = kr.MetaModel(turning(), "maml")
     with pytest.raises(ValueError, match="XLA cannot compile turn in a grad"):
