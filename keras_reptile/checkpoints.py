@@ -216,10 +216,10 @@ def _matched(variables, arrays, path):
     ours = {"/".join(k.split("/")[:2]): v for k, v in variables.items()}
     pairs = [(v, theirs.get(k)) for k, v in ours.items()]
     wrong = [
-        f"{variable.path}: {_kind(_storable(variable.numpy()))} here, "
+        f"{variable.path}: {_kind(variable)} here, "
         f"{'nothing' if array is None else _kind(array)} there"
         for variable, array in pairs
-        if array is None or _kind(_storable(variable.numpy())) != _kind(array)
+        if array is None or _kind(variable) != _kind(array)
     ]
     wrong += [f"{k}: nothing here" for k in theirs if k not in ours]
     if wrong:
@@ -232,8 +232,10 @@ def _matched(variables, arrays, path):
     return pairs
 
 
-def _kind(array):
-    return f"{array.dtype} of shape {array.shape}"
+def _kind(values):
+    """Of a variable or an array, as it is stored."""
+    dtype = str(values.dtype).replace("bfloat16", "float32")
+    return f"{dtype} of shape {tuple(values.shape)}"
 
 
 def _storable(array):

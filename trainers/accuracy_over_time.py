@@ -109,7 +109,7 @@ def _others(flags_, settings):
     flags_ = flags_ | {k: settings[k] for k in settings if k == "inner_state"}
     names = ("algorithm", "inner_state", "convolution_dtype", "foml_tail")
     found = [f"{n}={flags_[n]}" for n in names if flags_.get(n) is not None]
-    found += [f"{n}" for n in ("foml", "replacement") if flags_.get(n)]
+    found += [n for n in ("foml", "replacement") if flags_.get(n)]
     found += [
         f"{name}={flags_[name]}"
         for name, paper in _PAPERS_FLAGS.items()
