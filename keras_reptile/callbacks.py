@@ -22,7 +22,8 @@ class MetaTrainer(keras.callbacks.Callback):
     Every `eval_interval` meta-steps it measures few-shot accuracy on many
     episodes of held-out classes and writes `val_accuracy` and
     `val_accuracy_ci95` into Keras' logs, for other callbacks, the `History`
-    and TensorBoard. It reports `outer_step_size` and
+    and TensorBoard; `val_accuracy_before` is that before adaptation. It
+    reports `outer_step_size` and
     `meta_steps_per_second`, writes checkpoints, and resumes from them.
 
     A resumed run ends with bitwise the weights of an uninterrupted one, on a
@@ -76,7 +77,8 @@ class MetaTrainer(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `validation` and `protocol` are not given together,
-            a number is out of range, or a folder cannot be written.
+            a number is out of range or without effect, or a folder cannot
+            be written.
 
     Example:
 
@@ -110,6 +112,13 @@ class MetaTrainer(keras.callbacks.Callback):
             checkpoint_interval=checkpoint_interval,
             keep=keep,
         )
+        fit_checks.check_used(
+            eval_interval,
+            checkpoint_interval,
+            measures=validation is not None or gradient_agreement,
+            writes=checkpoint_dir is not None,
+            logs=log_dir is not None,
+        )
         self._nonfinite_tasks = NonfiniteTasks(max_nonfinite)
         self._measurements = Measurements(
             validation, protocol, gradient_agreement
@@ -125,6 +134,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._clock = Clock()
         self._saved_at = None
         self._trained = None
+        self._begun = False
 
     @property
     def best_accuracy(self) -> float | None:
@@ -160,6 +170,7 @@ class MetaTrainer(keras.callbacks.Callback):
         """
         self.set_model(model)
         self._measurements.begin(model, x)
+        self._begun = True
         # After another `compile` the model begins anew.
         saved_at = self._saved_at or 0
         if model is not self._trained or model.meta_step < saved_at:
@@ -196,12 +207,14 @@ class MetaTrainer(keras.callbacks.Callback):
 
     def after_fit(self) -> None:
         """Gives back what `before_fit` took; called by `MetaModel.fit`."""
+        self._begun = False
         self._scalars.close()
         self._folder.end()
         self._record.end_fit()
         self._preemption.release(heeded=self.preempted)
 
     def on_train_begin(self, logs=None):
+        fit_checks.check_begun(self.model, self._begun)
         self._record.finished = False
         self._last_step = self.model.meta_step
 

@@ -62,6 +62,7 @@ def write(
 
     Raises:
         ValueError: If the model is no compiled `MetaModel`.
+        OSError: If it cannot be written.
     """
     _check_compiled(model)
     arrays = {k: _storable(v.numpy()) for k, v in variables_of(model).items()}
@@ -101,6 +102,8 @@ def read(path) -> tuple[dict, dict]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {key: stored[key] for key in stored.files}
+        if "__header__" not in arrays:
+            raise ValueError("it is none of keras_reptile.checkpoints")
         header = json.loads(str(arrays.pop("__header__")))
         whole = header["sha256"] == _checksum(arrays)
     except Exception as error:  # Parsers raise anything on damaged bytes.
@@ -126,6 +129,7 @@ def restore(path, model, settings: dict | None = None) -> dict:
 
     Raises:
         DamagedCheckpoint: If the file is truncated or changed.
+        OSError: If it cannot be read.
         ValueError: If the model is no compiled `MetaModel`, or if the
             checkpoint is of another architecture, other optimizers or other
             settings.

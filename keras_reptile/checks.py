@@ -1,9 +1,9 @@
 """What is asked of data from outside, once, where it enters."""
 
 import numpy as np
-import tensorflow as tf
 
-from keras_reptile import shapes
+from keras_reptile import loss_checks, shapes
+from keras_reptile.array_input import as_array, remedy_of_shape
 from keras_reptile.episodes import Task
 from keras_reptile.tokens import check_tokens
 
@@ -42,60 +42,6 @@ def check_tasks(tasks: Task, model, takes_labels: bool) -> None:
             check_labels(y, width, f"{part}.y")
 
 
-def check_losses(tasks: Task, model, loss) -> None:
-    """`check_loss` of the first task's support and query examples."""
-    for examples in (tasks.support, tasks.query):
-        if examples.x.shape[1]:
-            example = examples.x.shape[2:]
-            check_loss(examples.y[0], example, model, loss)
-
-
-def check_loss(targets, example: tuple, model, loss) -> None:
-    """Refuses targets that the loss cannot compare with the outputs.
-
-    Args:
-        targets: Of one task, an array of shape `(n, ...)`.
-        example: The shape of an example.
-        model: A built model.
-        loss: A `PerExampleLoss`.
-
-    Raises:
-        ValueError: With the shapes of both.
-    """
-    width = shapes.output_shape(model, example)
-    if None in width:
-        return
-    of = getattr(model, "outputs", None)
-    precision = of[0].dtype if of else model.compute_dtype
-    if precision != "float64":  # Half is cast before it comes to the loss.
-        precision = "float32"
-    outputs = np.full((len(targets), *width), 0.5, precision)
-    try:
-        values = loss(tf.constant(targets), tf.constant(outputs))
-        problem = f"values of shape {tuple(values.shape)}"
-    except Exception as error:  # A user's loss raises anything.
-        values, problem = None, f"{type(error).__name__}: {error}"
-    one_each = values is not None and values.shape == (len(targets),)
-    if not one_each or _broadcasts(targets, outputs, loss):
-        raise ValueError(
-            "`loss` must compare targets with outputs and give one value per "
-            f"example. Received: targets of shape {targets.shape} and dtype "
-            f"{targets.dtype}, outputs of shape {outputs.shape}, and from the "
-            f"loss {problem}. Shape the targets as the outputs, or, for "
-            "integer labels, choose sparse_categorical_crossentropy."
-        )
-
-
-def _broadcasts(targets, outputs, loss):
-    """Whether shapes differ where Keras' losses would broadcast silently."""
-    allowed = [outputs.shape]
-    if outputs.shape[1:] == (1,):
-        allowed.append(outputs.shape[:1])
-    if outputs.ndim == 1:
-        allowed.append((*outputs.shape, 1))
-    return loss.is_elementwise and targets.shape not in allowed
-
-
 def check_ways(ways: int, model, example=None) -> None:
     """Refuses a classifier whose output is not `ways` wide.
 
@@ -109,10 +55,14 @@ def check_ways(ways: int, model, example=None) -> None:
     """
     width = shapes.width(model, example)
     if width != ways:
+        remedy = f"Give the last layer {ways} units"
+        if width == 1:
+            remedy += ", and compile with SparseCategoricalCrossentropy."
+        else:
+            remedy += f", or draw {width}-way episodes."
         raise ValueError(
             "The model's output must be as wide as the episodes have classes."
-            f" Received: an output of width {width}, and ways={ways}. Give "
-            f"the last layer {ways} units, or draw {width}-way episodes."
+            f" Received: an output of width {width}, and ways={ways}. {remedy}"
         )
 
 
@@ -208,7 +158,7 @@ def checked_support(x, y, model, loss):
     Raises:
         ValueError: If they do not.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = as_array("x", x), as_array("y", y)
     if x.ndim < 1 or not len(x) or y.shape[:1] != x.shape[:1]:
         raise ValueError(
             "Expected one label per support example (or one target), and at "
@@ -225,12 +175,14 @@ def checked_support(x, y, model, loss):
         if y.ndim != 1:
             raise ValueError(
                 "Expected one label per support example, y of shape (n,). "
-                f"Received: y of shape {y.shape}."
+                f"Received: y of shape {y.shape}.{remedy_of_shape(y)}"
             )
+        y = y.astype(np.int32) if y.dtype.kind == "b" else y
         check_labels(y, shapes.width(model, x.shape[1:]), "y")
     elif y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("`y` must be finite. Received: NaN or infinity.")
     x = x.astype(np.float32)
     y = y.astype(np.float32 if y.dtype.kind == "f" else np.int32)
-    check_loss(y, x.shape[1:], model, loss)
+    loss_checks.check_loss(y, x.shape[1:], model, loss)
+    loss_checks.check_probabilities(x, model, loss)
     return x, y

@@ -17,7 +17,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks, distribution, fit_checks, meta_step, shapes
+from keras_reptile import (
+    checks,
+    distribution,
+    fit_checks,
+    loss_checks,
+    meta_step,
+    shapes,
+)
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
 from keras_reptile.inner_variables import selected
@@ -95,12 +102,13 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
     Raises:
         ValueError: As `evaluate` says.
     """
-    if not getattr(model, "compiled", False) or not hasattr(model, "learner"):
+    if not hasattr(model, "require_compiled"):
         raise ValueError(
             "Few-shot accuracy is measured of a compiled MetaModel. Received: "
             f"{type(model).__name__}. Wrap the model in kr.MetaModel and "
             "call `compile`."
         )
+    model.require_compiled()
     check_kinds(classes, protocol)
     fit_checks.check_same_variables(model)
     selected(model.inner_model, protocol.inner_variables)
@@ -114,7 +122,7 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
     labels = np.arange(protocol.ways, dtype="int32")
     example = classes.example_shape
     loss = model.learner.loss_function
-    checks.check_loss(labels, example, model.inner_model, loss)
+    loss_checks.check_loss(labels, example, model.inner_model, loss)
 
 
 def check_kinds(classes, protocol) -> None:
@@ -129,7 +137,8 @@ def check_kinds(classes, protocol) -> None:
             "Episodes are drawn from a ClassDataset, such as `.test` of what "
             "kr.data.omniglot returns. Received: "
             f"{type(classes).__name__}. Arrays of your own become one by "
-            "kr.data.from_arrays."
+            "kr.data.from_arrays; tasks of a regression, which have no "
+            "accuracy, are for `model.evaluate`."
         )
     if not isinstance(protocol, Protocol):
         raise ValueError(

@@ -31,8 +31,15 @@ def atomic_write(path, mode: str = "wb"):
     Args:
         path: Where the file is to be.
         mode: As `open` has it.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     path = pathlib.Path(path)
+    if not path.parent.is_dir():  # `mkstemp` names its own file.
+        raise FileNotFoundError(
+            errno.ENOENT, "There is no folder for it", str(path)
+        )
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX)
     try:
         with os.fdopen(handle, mode) as file:

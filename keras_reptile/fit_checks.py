@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
-from keras_reptile import checks, shapes
+from keras_reptile import checks, fit_warnings, loss_checks
 from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
 
@@ -26,9 +25,10 @@ def check_task_dataset(dataset, model, loss) -> None:
     """
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
-            "`fit` takes a tf.data.Dataset of Tasks, such as "
+            "A MetaModel takes a tf.data.Dataset of Tasks, such as "
             "`classes.episodes(spec)`. Received: "
-            f"{type(dataset).__name__}."
+            f"{type(dataset).__name__}. Arrays become one by "
+            "`kr.data.from_arrays(x, y).episodes(spec)`."
         )
     if not isinstance(dataset.element_spec, Task):
         raise ValueError(
@@ -45,22 +45,42 @@ def check_task_dataset(dataset, model, loss) -> None:
         tasks = tf.nest.map_structure(np.asarray, tasks)
         example = tasks.support.x.shape[2:]
         checks.check_shape(example, model, "support.x")
-        if getattr(dataset, "spec", None) is not None:
-            _check_width(dataset.spec, model, tasks, loss)
+        if (spec := getattr(dataset, "spec", None)) is not None:
+            if loss.takes_labels:
+                checks.check_ways(spec.ways, model, example)
+            else:
+                fit_warnings.warn_of_width(spec.ways, model, example)
         checks.check_tasks(tasks, model, loss.takes_labels)
-        checks.check_losses(tasks, model, loss)
+        loss_checks.check_losses(tasks, model, loss)
+        fit_warnings.warn_of_scaling(tasks.support.x, model)
 
 
-def check_arguments(x, arguments: dict) -> None:
+def check_arguments(x, y, arguments: dict) -> None:
     """Refuses arguments of Keras' `fit` that mean nothing here, or mislead.
 
     Args:
         x: The episodes.
+        y: Nothing.
         arguments: What else was given to `fit`, by name.
 
     Raises:
         ValueError: That names it.
     """
+    if y is not None:
+        raise ValueError(
+            "A MetaModel takes a tf.data.Dataset of Tasks, which have their "
+            "targets in them. Received: `y`. Arrays become one by "
+            "`kr.data.from_arrays(x, y).episodes(spec)`."
+        )
+    if arguments.get("batch_size") is not None:
+        raise ValueError(
+            "The tasks of a meta-step are those of one element of the "
+            f"dataset. Received: batch_size={arguments['batch_size']}. Use "
+            "`classes.episodes(spec, meta_batch_size=...)`."
+        )
+    for name, least in (("epochs", 1), ("initial_epoch", 0)):
+        if name in arguments:
+            check_integer(name, arguments[name], least)
     if arguments.get("class_weight") is not None:
         raise ValueError(
             "The classes of an episode are drawn anew every time, and have no "
@@ -90,30 +110,6 @@ def check_arguments(x, arguments: dict) -> None:
         )
 
 
-def warn_of_intervals(arguments: dict, meta_step: int) -> None:
-    """Says where a MetaTrainer would come to no evaluation.
-
-    Args:
-        arguments: What was given to `fit` besides the episodes, by name.
-        meta_step: Where the model stands.
-    """
-    steps = arguments.get("steps_per_epoch") or 0
-    steps *= arguments.get("epochs", 1) - arguments.get("initial_epoch", 0)
-    for callback in keras.tree.flatten(arguments.get("callbacks") or []):
-        interval = getattr(callback, "measures", False) and (
-            callback.eval_interval
-        )
-        if not interval or not 0 < steps < interval:
-            continue
-        if (meta_step + steps) // interval == meta_step // interval:
-            logging.warning(
-                "MetaTrainer(eval_interval=%d) is longer than this `fit` of "
-                "%d meta-steps, in which nothing is evaluated.",
-                interval,
-                steps,
-            )
-
-
 def _check_static(spec):
     """Refuses tasks that do not say how many there are, and of what."""
     axes = {
@@ -123,6 +119,12 @@ def _check_static(spec):
         "query.x": (spec.query.x, "examples, ..."),
         "query.y": (spec.query.y, "examples, ..."),
     }
+    if spec.batches.shape.rank == 2:
+        raise ValueError(
+            "`fit` takes batches of tasks. Received: single tasks, whose "
+            f"`batches` have the shape {spec.batches.shape}. Add an axis of "
+            "tasks by `dataset.batch(meta_batch_size, drop_remainder=True)`."
+        )
     for name, (part, others) in axes.items():
         if part.shape.rank is None or None in part.shape[:2]:
             raise ValueError(
@@ -131,19 +133,6 @@ def _check_static(spec):
                 f"`{name}` of shape {part.shape}, expected (tasks, {others}). "
                 "Batch the dataset with drop_remainder=True."
             )
-
-
-def _check_width(spec, model, tasks, loss):
-    example = tasks.support.x.shape[2:]
-    if loss.takes_labels:
-        checks.check_ways(spec.ways, model, example)
-    elif shapes.output_shape(model, example)[-1:] != (spec.ways,):
-        # A loss of one's own may mean it so; targets of classes seldom do.
-        logging.warning(
-            "The model's output is not as wide as the episodes have classes "
-            "(%d); with labels for targets the loss would be wrong.",
-            spec.ways,
-        )
 
 
 def check_same_variables(meta_model) -> None:
@@ -198,3 +187,50 @@ def check_intervals(**numbers) -> None:
     for name, value in numbers.items():
         if value is not None:
             check_integer(name, value, 1)
+
+
+def check_used(
+    eval_interval, checkpoint_interval, measures: bool, writes: bool, logs: bool
+) -> None:
+    """Refuses intervals of what a MetaTrainer is not asked to do.
+
+    Args:
+        eval_interval: As given to it.
+        checkpoint_interval: As given to it.
+        measures: Whether it has anything to evaluate.
+        writes: Whether it has a folder for checkpoints.
+        logs: Whether it has one for scalars.
+
+    Raises:
+        ValueError: That says what belongs to the interval.
+    """
+    if checkpoint_interval is not None and not writes:
+        raise ValueError(
+            "`checkpoint_interval` belongs to a `checkpoint_dir`. Received: "
+            f"checkpoint_interval={checkpoint_interval} and no folder, so "
+            "that nothing would be written."
+        )
+    if eval_interval is not None and not (measures or writes or logs):
+        raise ValueError(
+            "`eval_interval` belongs to `validation` and `protocol`, or to "
+            f"`gradient_agreement`. Received: eval_interval={eval_interval} "
+            "and none of them, so that nothing would be evaluated."
+        )
+
+
+def check_begun(model, begun: bool) -> None:
+    """Refuses a MetaTrainer that `MetaModel.fit` knows nothing of.
+
+    Args:
+        model: That is trained.
+        begun: Whether its `fit` has called `before_fit`.
+
+    Raises:
+        ValueError: That says where it belongs.
+    """
+    if not begun:
+        raise ValueError(
+            "A MetaTrainer belongs into the list of callbacks of a "
+            f"MetaModel's `fit`. Received: `fit` of {type(model).__name__}, or "
+            "a CallbackList around it."
+        )

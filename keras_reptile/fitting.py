@@ -1,5 +1,6 @@
 """`fit` and `evaluate` of a MetaModel: what they take, check and resume."""
 
+import keras
 import tensorflow as tf
 
 from keras_reptile import (
@@ -7,6 +8,7 @@ from keras_reptile import (
     distribution,
     epoch_checks,
     fit_checks,
+    fit_warnings,
     resuming,
     shapes,
 )
@@ -17,7 +19,7 @@ from keras_reptile.second_order import check_second_order
 class FitsEpisodes:
     """What a `MetaModel` has around `fit` and `evaluate` of `keras.Model`."""
 
-    def fit(self, x=None, **kwargs):
+    def fit(self, x=None, y=None, **kwargs):
         """Meta-trains; `keras.Model.fit` on a dataset of task batches.
 
         An episode stream of `kr.data` goes on where the model stands: at
@@ -28,19 +30,26 @@ class FitsEpisodes:
 
         Args:
             x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            y: Nothing: tasks have their targets in them.
             **kwargs: As `keras.Model.fit`. `steps_per_epoch` is needed,
-                since a stream has no end.
+                since a stream has no end. Of the `callbacks`, a
+                `MetaTrainer` comes before the others, which see in the logs
+                what it has measured.
 
         Returns:
             A Keras `History`.
 
         Raises:
-            ValueError: If the episodes do not suit the model.
+            ValueError: If `compile` was not called, the episodes do not suit
+                the model, or an argument means nothing here
+                (`batch_size`, `class_weight`) or misleads (`initial_epoch`
+                with `resume`, BackupAndRestore).
         """
         self.require_compiled()
-        fit_checks.check_arguments(x, kwargs)
+        fit_checks.check_arguments(x, y, kwargs)
         self._check_tasks(x)
-        fit_checks.warn_of_intervals(kwargs, self.meta_step)
+        fit_warnings.warn_of_intervals(kwargs, self.meta_step)
+        kwargs["callbacks"] = resuming.trainers_first(kwargs.get("callbacks"))
         if x.element_spec != self._fit_spec:
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.
@@ -62,6 +71,7 @@ class FitsEpisodes:
 
     def _keras_fit(self, x, goes_on=False, **kwargs):
         callbacks = kwargs.get("callbacks")
+        fit_warnings.warn_of_zero_rate(kwargs, self.optimizer, self.meta_step)
         with resuming.final_values(self, callbacks, goes_on):
             return super().fit(
                 self._shared(x, kwargs, "steps_per_epoch"), **kwargs
@@ -106,7 +116,7 @@ class FitsEpisodes:
             "validation_steps",
         )
 
-    def evaluate(self, x=None, **kwargs):
+    def evaluate(self, x=None, y=None, **kwargs):
         """Adapts to every task of a dataset and reports loss and metrics.
 
         For few-shot accuracy with its interval, in a named mode, there is
@@ -114,12 +124,18 @@ class FitsEpisodes:
 
         Args:
             x: A `tf.data.Dataset` of `Task`s with a leading task axis.
+            y: Nothing: tasks have their targets in them.
             **kwargs: As `keras.Model.evaluate`. `steps` is needed for a
                 stream, which has no end.
+
+        Returns:
+            The loss, or a list of it and the metrics; by name with
+            `return_dict=True`.
 
         Raises:
             ValueError: If the episodes do not suit the model.
         """
+        fit_checks.check_arguments(x, y, kwargs)
         if isinstance(x, tf.distribute.DistributedDataset):
             return super().evaluate(x, **kwargs)  # Called and checked by `fit`.
         self._check_tasks(x)
@@ -129,6 +145,28 @@ class FitsEpisodes:
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
         return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+
+    def predict(self, x, **kwargs):
+        """`keras.Model.predict` with the weights as they stand, not adapted.
+
+        Raises:
+            ValueError: If the model has batch normalisation that is trained,
+                of which meta-training leaves the moving averages as they were.
+        """
+        norms = [
+            layer.name
+            for layer in self.inner_model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.trainable
+        ]
+        if norms:
+            raise ValueError(
+                "The initialisation that is learned predicts nothing by "
+                "itself: its batch normalisation has no statistics. Received: "
+                f"`predict` of a model with {', '.join(norms)}. Use what "
+                "`adapt` returns, or `kr.evaluate` for few-shot accuracy."
+            )
+        return super().predict(x, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         """Not of a MetaModel, whose meta-steps are those of a `fit`.

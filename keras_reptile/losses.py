@@ -10,6 +10,22 @@ _REDUCTIONS = {
     "mean_with_sample_weight": "mean",
 }
 
+_CROSSENTROPIES = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
+# By name they are these, which take probabilities unless told otherwise.
+_CROSSENTROPY_FUNCTIONS = (
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+)
+
 
 class PerExampleLoss:
     """Values of a loss per example, and their sum or mean.
@@ -59,6 +75,13 @@ class PerExampleLoss:
         return self.loss is function or isinstance(
             self.loss, keras.losses.SparseCategoricalCrossentropy
         )
+
+    @property
+    def takes_probabilities(self) -> bool:
+        """Whether it is one of Keras' crossentropies, not from logits."""
+        if isinstance(self.loss, _CROSSENTROPIES):
+            return not self.loss.from_logits
+        return self.loss in _CROSSENTROPY_FUNCTIONS
 
     @property
     def is_elementwise(self) -> bool:

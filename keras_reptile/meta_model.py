@@ -81,6 +81,11 @@ class MetaModel(
         name: str | None = None,
     ):
         check_model(model)
+        if isinstance(model, MetaModel):
+            raise ValueError(
+                "`model` is the one that adapts to tasks. Received: "
+                f"'{model.name}', which is a MetaModel. Wrap its `inner_model`."
+            )
         if inner_state not in INNER_STATES:
             raise ValueError(
                 f"`inner_state` must be one of {INNER_STATES}. Received: "
@@ -95,7 +100,8 @@ class MetaModel(
 
     @property
     def meta_step(self) -> int:
-        """Meta-steps taken so far."""
+        """Meta-steps taken so far, over all `fit`s."""
+        self.require_compiled()
         return int(tf.convert_to_tensor(self.optimizer.iterations.value))
 
     @property
@@ -111,8 +117,7 @@ class MetaModel(
         """The inner model's outputs with the weights as they stand.
 
         Batch normalisation takes its moving averages, which meta-training
-        leaves at their initial values: `predict` is for models without. Use
-        `adapt` for a model that predicts.
+        leaves at their initial values. Use `adapt` for a model that predicts.
         """
         return self.inner_model(x, training=training)
 
@@ -188,6 +193,8 @@ class MetaModel(
 
         Returns:
             A plain `keras.Model`, not compiled, that predicts the classes.
+            For a few examples `personal(x, training=False)` is faster than
+            its `predict`, which is traced for each model anew.
 
         Raises:
             ValueError: If the examples do not suit the model, it cannot be

@@ -57,7 +57,7 @@ class NonfiniteTasks:
             f"or infinity by meta-step {step}, more than the share of "
             f"{self._max_share} that `max_nonfinite` allows. Lower the "
             "learning rate of the inner optimizer, or of the outer one, and "
-            "go on from the last checkpoint."
+            "go on from the last checkpoint, if there is one."
         )
 
     def end_epoch(self) -> None:

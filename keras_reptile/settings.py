@@ -87,7 +87,8 @@ def difference(here: dict, there: dict) -> tuple | None:
     """The first setting that differs.
 
     Returns:
-        Its name, and what it is here and there; `None` if there is none.
+        Its name, as `outer optimizer: learning_rate`, and what it is here and
+        there; `None` if there is none.
     """
     here = _without_new_keys(here, there)
     if not (_PROTOCOL in here and _PROTOCOL in there):
@@ -97,7 +98,24 @@ def difference(here: dict, there: dict) -> tuple | None:
     differing += [key for key in here if key not in there]
     if not differing:
         return None
-    return differing[0], here.get(differing[0]), there.get(differing[0])
+    name = differing[0]
+    return _narrowed(name, here.get(name), there.get(name))
+
+
+def _narrowed(name, here, there):
+    """The part of a setting in which two of one kind differ."""
+    if isinstance(here, list) and isinstance(there, list):
+        parts = enumerate(zip(here, there)) if len(here) == len(there) else ()
+    elif isinstance(here, dict) and isinstance(there, dict):
+        parts = ((k, (here[k], there.get(k))) for k in sorted(here))
+    else:
+        parts = ()
+    for key, (ours, theirs) in parts:
+        if ours != theirs:
+            # Of a pair of kind and settings the place in it says nothing.
+            name = f"{name}: {key}" if isinstance(key, str) else name
+            return _narrowed(name, ours, theirs)
+    return name, here, there
 
 
 def check_same(here: dict, there: dict, path) -> None:

@@ -104,6 +104,14 @@ def is_learning_rate(variable) -> bool:
     return variable.name == "learning_rate"
 
 
+def schedule_of(optimizer):
+    """The schedule that an optimizer was made with; `None` without one."""
+    schedules = keras.optimizers.schedules
+    rate = getattr(optimizer, "_learning_rate", None)
+    is_schedule = isinstance(rate, schedules.LearningRateSchedule)
+    return rate if is_schedule else None
+
+
 def _neutral_copy(optimizer):
     cls = type(optimizer)
     base = next(c for c in cls.__mro__ if c.__name__ == "BaseOptimizer")

@@ -58,15 +58,48 @@ def test_evaluation_by_meta_steps_with_several_per_call():
     assert len(history["val_accuracy"]) == 1
 
 
-def test_an_interval_that_no_fit_comes_to_is_said(log):
+def test_an_interval_that_no_fit_comes_to_is_said(log, tmp_path):
     for interval, said in ((12, False), (13, True)):
         trainer = {"validation": HELD_OUT, "protocol": PROTOCOL}
         run(meta_model(), eval_interval=interval, **trainer)
         text = "MetaTrainer(eval_interval=13) is longer than this `fit` of 12"
         assert (text in messages(log)) == said
     log.clear()
-    run(meta_model(), epochs=1, eval_interval=100)  # It evaluates nothing.
+    # It evaluates nothing, but writes checkpoints.
+    run(meta_model(), epochs=1, eval_interval=100, checkpoint_dir=tmp_path)
     assert "is longer" not in messages(log)
+
+
+def test_intervals_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="belongs to a `checkpoint_dir`"):
+        kr.MetaTrainer(checkpoint_interval=5)
+    with pytest.raises(ValueError, match="belongs to `validation`"):
+        kr.MetaTrainer(eval_interval=5)
+    kr.MetaTrainer(eval_interval=5, gradient_agreement=True)
+
+
+def test_callbacks_see_the_accuracies_in_any_order():
+    trainer = kr.MetaTrainer(validation=HELD_OUT, protocol=PROTOCOL)
+    seen = []
+    reading = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(logs["val_accuracy"])
+    )
+    meta_model().fit(
+        TRAIN.episodes(SPEC),
+        steps_per_epoch=1,
+        epochs=2,
+        callbacks=[reading, [trainer]],
+        verbose=0,
+    )
+    assert len(seen) == 2
+
+
+def test_a_trainer_of_another_fit_is_refused():
+    plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    plain.compile(loss="mse")
+    x = np.zeros((2, 2))
+    with pytest.raises(ValueError, match="`fit` of Sequential"):
+        plain.fit(x, x[:, :1], callbacks=[kr.MetaTrainer()], verbose=0)
 
 
 def test_training_is_the_same_with_and_without_a_trainer(tmp_path):

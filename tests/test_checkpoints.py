@@ -165,6 +165,14 @@ def test_what_has_no_optimizers_has_no_checkpoint(tmp_path, model, text):
             use(path, model())
 
 
+def test_other_files_are_named_as_such(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros(2))
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="it is none of"):
+        checkpoints.restore(tmp_path / "a.npz", meta_model())
+    with pytest.raises(OSError, match="no folder for it.*absent/a.npz"):
+        checkpoints.write(tmp_path / "absent" / "a.npz", meta_model())
+
+
 def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
     steps = [3, 999_999_999, 1_000_000_000]
     for step in reversed(steps):

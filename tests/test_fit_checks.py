@@ -4,10 +4,24 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, meta_model
+from conftest import LOSS, SPEC, messages, meta_model
 from trained_model import CLASSES, support
 
 import keras_reptile as kr
+from keras_reptile.losses import PerExampleLoss
+
+LOSSES_OF_PROBABILITIES = [
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "sparse_categorical_crossentropy",
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+]
 
 
 def test_output_of_another_width_is_refused():
@@ -48,7 +62,7 @@ ONE = dataset().get_single_element()
         ({"y": ONE.support.y[:, :5]}, "agree in tasks and examples"),
         ({"batches": ONE.batches + 9}, "rows of the support set, 0 to 11"),
         ({"batches": ONE.batches[:, :0]}, "one inner step"),
-        ({"batches": ONE.batches[0]}, "integers of shape"),
+        ({"batches": ONE.batches[0]}, "Add an axis of tasks by"),
         ({"y": tf.cast(ONE.support.y, tf.float32)}, "integer labels"),
     ],
 )
@@ -152,3 +166,143 @@ def test_query_targets_that_would_be_broadcast_are_refused():
     data = tf.data.Dataset.from_tensors(tasks)
     with pytest.raises(ValueError, match=r"targets of shape \(15, 1\)"):
         meta_model(loss="mse", metrics=()).fit(data, steps_per_epoch=1)
+
+
+def classifier(*layers):
+    """A MetaModel of these layers on the blobs, with a loss by name."""
+    network = keras.Sequential([keras.Input((4,)), *layers])
+    model = kr.MetaModel(network)
+    model.compile(loss="sparse_categorical_crossentropy", jit_compile=False)
+    return model
+
+
+def test_logits_are_refused_where_the_loss_expects_probabilities():
+    logits = classifier(keras.layers.Dense(3, bias_initializer="ones"))
+    episodes = CLASSES.episodes(SPEC)
+    for call in (
+        lambda: logits.fit(episodes, steps_per_epoch=1),
+        lambda: logits.evaluate(episodes, steps=1),
+        lambda: logits.adapt(*support().support),
+    ):
+        with pytest.raises(ValueError, match="gives logits.*from_logits=True"):
+            call()
+    zeros = classifier(keras.layers.Dense(3, kernel_initializer="zeros"))
+    with pytest.raises(ValueError, match="outputs from 0 to 0"):
+        zeros.fit(episodes, steps_per_epoch=1)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_probabilities_are_let_through_and_the_model_left_as_it_is(activation):
+    model = classifier(
+        keras.layers.BatchNormalization(),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(3, activation=activation),
+    )
+    before = [v.numpy() for v in model.inner_model.variables]
+    model.evaluate(CLASSES.episodes(SPEC), steps=1, verbose=0)
+    for variable, value in zip(model.inner_model.variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize("loss", LOSSES_OF_PROBABILITIES)
+def test_every_crossentropy_says_what_it_takes(loss):
+    assert PerExampleLoss(loss).takes_probabilities
+    if isinstance(loss, type):
+        assert PerExampleLoss(loss()).takes_probabilities
+        assert not PerExampleLoss(loss(from_logits=True)).takes_probabilities
+
+
+def test_other_losses_take_any_outputs():
+    for loss in ("mse", keras.losses.KLDivergence(), lambda y, z: z[:, 0]):
+        assert not PerExampleLoss(loss).takes_probabilities
+
+
+def test_arrays_are_refused_with_what_to_make_of_them():
+    x, y = support().support
+    model = meta_model()
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"from_arrays\(x, y\).episodes"):
+            call(x, y)
+        with pytest.raises(ValueError, match=r"ndarray.*from_arrays\(x, y\)"):
+            call(x)
+    with pytest.raises(ValueError, match="batch_size=3.*meta_batch_size"):
+        model.fit(CLASSES.episodes(SPEC), batch_size=3, steps_per_epoch=1)
+    with pytest.raises(ValueError, match="`epochs` must be an integer.*'2'"):
+        model.fit(CLASSES.episodes(SPEC), epochs="2", steps_per_epoch=1)
+
+
+def test_a_schedule_that_has_ended_is_said(log):
+    outer = keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, 4))
+    model, episodes = meta_model(optimizer=outer), CLASSES.episodes(SPEC)
+    model.fit(episodes, steps_per_epoch=2, epochs=2, verbose=0)
+    assert "schedule" not in messages(log)
+    model.fit(episodes, steps_per_epoch=1, verbose=0)
+    text = "at 0 at its beginning and at its end (this `fit` takes meta-steps 4"
+    assert text in messages(log)
+    log.clear()
+    again = meta_model(
+        optimizer=keras.optimizers.SGD.from_config(outer.get_config())
+    )
+    again.fit(episodes, steps_per_epoch=5, verbose=0)
+    assert "is at 0 at its end" in messages(log)
+
+
+def test_a_scale_for_what_is_scaled_already_is_said(log):
+    x = np.arange(6 * 4 * 4, dtype="uint8").reshape(24, 4)
+    y = np.repeat(np.arange(6), 4)
+    spec = kr.EpisodeSpec(ways=3, shots=2, queries=1)
+
+    def fit(x, *scale):
+        network = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Rescaling(*scale)]
+        )
+        network.add(keras.layers.Dense(3))
+        model = kr.MetaModel(network)
+        model.compile(loss=LOSS, jit_compile=False)
+        classes = kr.data.from_arrays(x, y)
+        model.fit(classes.episodes(spec), steps_per_epoch=1, verbose=0)
+        found = "scales them by 0.00392" in messages(log)
+        log.clear()
+        return found
+
+    assert fit(x, 1 / 255)
+    assert not fit(x, 2.0, -1.0)
+    assert not fit(x.astype("float32"), 1 / 255)
+
+
+def test_a_width_of_one_is_for_two_classes(log):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model = kr.MetaModel(network)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(loss=loss, jit_compile=False)
+    for ways, said in ((2, False), (3, True)):
+        spec = kr.EpisodeSpec(ways=ways, shots=2)
+        model.fit(CLASSES.episodes(spec), steps_per_epoch=1, verbose=0)
+        assert ("not as wide as the episodes" in messages(log)) == said
+    protocol = kr.Protocol(ways=2, shots=1, num_episodes=2)
+    with pytest.raises(ValueError, match="2 units, and compile with Sparse"):
+        kr.evaluate(model, CLASSES, protocol)
+
+
+def test_what_is_not_adapted_predicts_nothing():
+    x = np.zeros((2, 4), "float32")
+    model = classifier(
+        keras.layers.BatchNormalization(name="norm"), keras.layers.Dense(3)
+    )
+    with pytest.raises(ValueError, match="`predict` of a model with norm"):
+        model.predict(x)
+    model.inner_model.get_layer("norm").trainable = False
+    assert model.predict(x, verbose=0).shape == (2, 3)
+
+
+def test_nothing_is_asked_of_a_model_before_compile():
+    model = kr.MetaModel(classifier(keras.layers.Dense(3)).inner_model)
+    protocol = kr.Protocol(ways=3, shots=1, num_episodes=2)
+    for call in (
+        lambda: model.meta_step,
+        lambda: kr.evaluate(model, CLASSES, protocol),
+    ):
+        with pytest.raises(ValueError, match="must be compiled first"):
+            call()
+    with pytest.raises(ValueError, match="Wrap its `inner_model`"):
+        kr.MetaModel(model)

@@ -8,6 +8,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "keras_reptile"
 ORDER = [
     {"own_calls"},
     {
+        "array_input",
         "bfloat16_products",
         "exact_moments",
         "integers",
@@ -38,8 +39,8 @@ ORDER = [
     },
     {"lowering", "metrics", "protocol", "scalars", "settings"},
     {"shapes"},
-    {"asking_xla", "inner_step", "tokens"},
-    {"learner", "data", "checks"},
+    {"asking_xla", "inner_step", "loss_checks", "tokens"},
+    {"learner", "data", "checks", "fit_warnings"},
     {
         "algorithm_results",
         "algorithms",

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SPEC, all_values, assert_same, meta_model, mlp
+from conftest import LOSS, SPEC, all_values, assert_same, meta_model, mlp
 from trained_model import CLASSES, trained
 
 import keras_reptile as kr
@@ -187,7 +187,7 @@ def test_the_outer_step_may_have_nesterovs_momentum():
     before = network.get_weights()
     model = kr.MetaModel(network, algorithm=ones)
     outer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
-    model.compile(outer, loss="sparse_categorical_crossentropy")
+    model.compile(outer, loss=LOSS)
     model.fit(CLASSES.episodes(SPEC), steps_per_epoch=2, verbose=0)
     # Velocities of 1 and 1.9 steps; each is looked ahead along once more.
     way = 0.1 * ((0.9 * 1 + 1) + (0.9 * 1.9 + 1))
@@ -204,7 +204,7 @@ def test_a_plain_function_is_an_algorithm():
     network = mlp()
     before = network.get_weights()
     model = kr.MetaModel(network, algorithm=nothing)
-    model.compile(loss="sparse_categorical_crossentropy")
+    model.compile(loss=LOSS)
     model.fit(CLASSES.episodes(SPEC), steps_per_epoch=2, verbose=0)
     for old, new in zip(before, network.get_weights()):
         np.testing.assert_array_equal(old, new)

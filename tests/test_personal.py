@@ -68,6 +68,9 @@ X, Y = TASK.support.x, TASK.support.y
         (X, Y + 1, {}, "from 0 to 2.*from 1 to 3"),
         (X, Y - 1, {}, "from 0 to 2.*from -1 to 1"),
         (X, Y[:-1], {}, "one label per support example"),
+        (X, np.eye(3)[Y], {}, r"one-hot become integers by `y.argmax\(1\)`"),
+        (X, Y[:, None], {}, r"Pass `y\[:, 0\]`"),
+        ([[1.0], [1.0, 2.0]], [0, 1], {}, "`x` must be one array"),
         (X[:0], Y[:0], {}, "at least one example"),
         (X, Y, {"steps": 0}, "`steps`.*at least 1"),
         (X, Y, {"batch_size": 13}, "batch_size=13.*12"),
@@ -76,6 +79,14 @@ X, Y = TASK.support.x, TASK.support.y
 def test_adapt_refuses_what_does_not_suit(x, y, settings, text):
     with pytest.raises(ValueError, match=text):
         meta_model().adapt(x, y, **settings)
+
+
+def test_labels_may_be_truth_values():
+    model = meta_model()
+    ones = model.adapt(X, Y == 1, steps=2)
+    as_integers = model.adapt(X, (Y == 1).astype(int), steps=2)
+    for a, b in zip(ones.get_weights(), as_integers.get_weights()):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_norm_at_two_places_is_refused():

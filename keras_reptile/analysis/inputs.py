@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks, shapes
+from keras_reptile import checks, loss_checks, shapes
 from keras_reptile.episodes import Task
 from keras_reptile.learner import Learner
 
@@ -97,7 +97,7 @@ def checked_batch(learner: Learner, x, y) -> tuple:
             width = shapes.width(model, x.shape[1:])
         checks.check_labels(y, widths[case] if known else width, "y")
     if not known:
-        checks.check_loss(y, x.shape[1:], model, loss)
+        loss_checks.check_loss(y, x.shape[1:], model, loss)
         widths[case] = width if loss.takes_labels else None
     return tf.constant(x), tf.constant(y)
 
@@ -195,7 +195,7 @@ def _check_values(learner, tasks):
     arrays = tf.nest.map_structure(np.asarray, tasks)
     loss = learner.loss_function
     checks.check_tasks(arrays, learner.model, loss.takes_labels)
-    checks.check_losses(arrays, learner.model, loss)
+    loss_checks.check_losses(arrays, learner.model, loss)
 
 
 def _is_symbolic(task):

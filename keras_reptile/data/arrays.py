@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_reptile.array_input import as_array, remedy_of_shape
 from keras_reptile.data.class_checks import check_unmasked
 from keras_reptile.data.classes import ClassDataset
 
@@ -26,13 +27,15 @@ def from_arrays(x, y) -> ClassDataset:
     train = kr.data.from_arrays(images, labels)
     ```
     """
-    x, y = _array("x", x), _array("y", y)
+    for name, values in (("x", x), ("y", y)):
+        check_unmasked(name, values)
+    x, y = as_array("x", x), as_array("y", y)
     if len(y) == 0:
         raise ValueError("Expected at least one example. Received: none.")
     if y.ndim != 1 or x.ndim < 1 or len(x) != len(y):
         raise ValueError(
             "Expected one label per example, `y` of shape (n,). Received: x "
-            f"of shape {x.shape} and y of shape {y.shape}."
+            f"of shape {x.shape} and y of shape {y.shape}.{remedy_of_shape(y)}"
         )
     if y.dtype.kind == "O" and all(isinstance(label, str) for label in y):
         y = y.astype(str)  # As a column of pandas has them.
@@ -40,28 +43,12 @@ def from_arrays(x, y) -> ClassDataset:
         raise ValueError(
             "Labels must be integers or strings. Received: y of dtype "
             f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`; if "
-            "they are names, `y.astype(str)`."
+            "they are names, `y.astype(str)`. Targets of a regression make no "
+            "classes: give `fit` a dataset of kr.Task."
         )
     labels, counts = np.unique(y, return_counts=True)
     order = np.argsort(y, kind="stable")
     return ClassDataset(x[order], counts, [_name(label) for label in labels])
-
-
-def _array(name, values):
-    check_unmasked(name, values)
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # Of lists that are not equally long.
-        raise ValueError(
-            f"`{name}` must be one array. Received: a list whose parts have "
-            f"several shapes ({error}). Resize or pad the examples to one."
-        ) from error
-    if not array.ndim:
-        raise ValueError(
-            f"`{name}` must be an array with an entry for each example. "
-            f"Received: {name} of shape (), {values!r}."
-        )
-    return array
 
 
 def _name(label):

@@ -106,7 +106,7 @@ def checked_indices(indices, num_classes: int) -> np.ndarray:
         raise ValueError(
             "`indices` must be integers, or a boolean for each of "
             f"{num_classes} classes. Received: {indices.dtype} of shape "
-            f"{indices.shape}."
+            f"{indices.shape}. A name's is `classes.names.index(name)`."
         )
     if not len(indices):
         raise ValueError("Expected at least one class. Received: none.")

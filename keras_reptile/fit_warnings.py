@@ -1,0 +1,112 @@
+"""What `fit` says in the log, before it runs: what may not be meant."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from keras_reptile import shapes
+from keras_reptile.stateless import schedule_of
+
+# Of a `Rescaling` that makes nearly nothing of what is between 0 and 1.
+_SMALL_SCALE = 0.1
+
+
+def warn_of_intervals(arguments: dict, meta_step: int) -> None:
+    """Says where a MetaTrainer would come to no evaluation.
+
+    Args:
+        arguments: What was given to `fit` besides the episodes, by name.
+        meta_step: Where the model stands.
+    """
+    steps = _steps(arguments)
+    for callback in keras.tree.flatten(arguments.get("callbacks") or []):
+        interval = getattr(callback, "measures", False) and (
+            callback.eval_interval
+        )
+        if not interval or not 0 < steps < interval:
+            continue
+        if (meta_step + steps) // interval == meta_step // interval:
+            logging.warning(
+                "MetaTrainer(eval_interval=%d) is longer than this `fit` of "
+                "%d meta-steps, in which nothing is evaluated.",
+                interval,
+                steps,
+            )
+
+
+def warn_of_width(ways: int, model, example: tuple) -> None:
+    """Says so where outputs are not as wide as there are classes.
+
+    A loss of one's own may mean it so; targets of classes seldom do.
+
+    Args:
+        ways: Classes per episode.
+        model: A built model.
+        example: Shape of an example.
+    """
+    width = shapes.output_shape(model, example)[-1:]
+    # One value tells two classes apart, as under binary crossentropy.
+    if width != (ways,) and not (ways == 2 and width in ((), (1,))):
+        logging.warning(
+            "The model's output is not as wide as the episodes have classes "
+            "(%d); with labels for targets the loss would be wrong.",
+            ways,
+        )
+
+
+def warn_of_scaling(x: np.ndarray, model) -> None:
+    """Says so where a model scales down what is between 0 and 1 already.
+
+    Args:
+        x: Examples as episodes hold them.
+        model: A built model.
+    """
+    if x.min() < 0 or x.max() > 1:
+        return
+    for layer in model._flatten_layers():
+        small = isinstance(layer, keras.layers.Rescaling) and np.all(
+            np.abs(np.asarray(layer.scale, "float32")) < _SMALL_SCALE
+        )
+        if small:
+            logging.warning(
+                "The examples are between 0 and 1, as images of uint8 are in "
+                "episodes, and layer '%s' scales them by %.3g besides. Leave "
+                "it out, or have classes of `x.astype('float32')`, which "
+                "keeps 0 to 255.",
+                layer.name,
+                np.max(np.asarray(layer.scale, "float32")),
+            )
+
+
+def warn_of_zero_rate(arguments: dict, optimizer, meta_step: int) -> None:
+    """Says so where the outer schedule is at 0 before `fit` ends.
+
+    Args:
+        arguments: What was given to `fit` besides the episodes, by name.
+        optimizer: The outer optimizer.
+        meta_step: Where the model stands.
+    """
+    schedule, steps = schedule_of(optimizer), _steps(arguments)
+    if schedule is None or steps < 1:
+        return
+    first, last = (
+        float(schedule(tf.constant(step, tf.int64)))
+        for step in (meta_step, meta_step + steps - 1)
+    )
+    if last == 0.0:
+        part = "its end" if first else "its beginning and at its end"
+        logging.warning(
+            "The outer optimizer's schedule is at 0 at %s (this `fit` takes "
+            "meta-steps %d to %d), where nothing is learned. Train for fewer "
+            "meta-steps, or `compile` with a longer schedule.",
+            part,
+            meta_step,
+            meta_step + steps - 1,
+        )
+
+
+def _steps(arguments):
+    """Meta-steps of a `fit`; 0 where Keras is not told."""
+    epochs = arguments.get("epochs", 1) - arguments.get("initial_epoch", 0)
+    return (arguments.get("steps_per_epoch") or 0) * epochs
