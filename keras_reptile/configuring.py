@@ -73,11 +73,11 @@ class ConfiguresBothLoops:
                 is (head only is then ANIL, body only BOIL).
             convolution_dtype: `"bfloat16"` rounds the factors of the products
                 that compiled convolutions are made of, and adds up in
-                float32: a third more steps per second on a CPU that
-                multiplies bfloat16. The first layer, if it has fewer inputs
-                per output than filters, and what is not compiled, such as
-                the predictions of `kr.evaluate`, keep float32. `None` is the
-                model's own precision.
+                float32: a fifth to two fifths more steps per second on a
+                CPU that multiplies bfloat16. The first layer, if it has
+                fewer inputs per output than filters, and what is not
+                compiled, such as the predictions of `kr.evaluate`, keep
+                float32. `None` is the model's own precision.
 
         Raises:
             ValueError: If the loss is missing, the inner optimizer cannot be

@@ -129,8 +129,8 @@ class FitsEpisodes:
                 stream, which has no end.
 
         Returns:
-            The loss, or a list of it and the metrics; by name with
-            `return_dict=True`.
+            A list of numbers, the first being the loss after adaptation; a
+            dict by name with `return_dict=True`.
 
         Raises:
             ValueError: If the episodes do not suit the model.

@@ -2,8 +2,14 @@
 
 import json
 import pathlib
+import re
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+
+import keras_reptile as kr
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -104,3 +110,28 @@ def test_coefficients_of_the_expansion_are_the_papers():
             c0, c1 = entry["measured"][-1]
             assert f"{c0:.4f}, {c1:.4f}" in README
             assert [round(c0), round(c1)] == entry["paper"]
+
+
+def test_the_regression_of_the_readme_runs():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    (code,) = [block for block in blocks if "ten_points_of_a" in block]
+    network = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(8, "tanh"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model = kr.MetaModel(network)
+    model.compile(loss="mse", jit_compile=False)
+    x = np.linspace(-1, 1, 10, dtype="float32")[:, np.newaxis]
+    names = {
+        **{"kr": kr, "np": np, "tf": tf, "model": model},
+        "ten_points_of_a_new_curve": lambda: (x, np.sin(x)),
+    }
+    exec(code.replace("1_000", "3"), names)
+    assert model.meta_step == 3
+    stream = names["stream"].batch(2, drop_remainder=True)
+    logs = model.evaluate(stream, steps=1, verbose=0, return_dict=True)
+    assert np.isfinite(logs["loss"])

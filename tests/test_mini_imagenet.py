@@ -166,7 +166,7 @@ def test_a_class_without_images_is_named(tree, load):
 def test_absent_data_says_what_to_put_where(tmp_path, load):
     absent = tmp_path / "absent"
     with pytest.raises(ValueError) as error:
-        load(absent)
+        load(absent, classes="paper")
     for text in (
         f"data_dir='{absent}', which is no folder",
         f"{absent}/train/n01532829/*.JPEG and 63 more folders",
@@ -186,7 +186,15 @@ def test_absent_data_says_what_to_put_where(tmp_path, load):
         load(None)
 
 
+def test_of_other_classes_no_wnids_are_asked_for(load, tmp_path):
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, classes="any")
+    assert "folders train, val and test" in str(error.value)
+    assert "from_folder" in str(error.value)
+    assert "n01532829" not in str(error.value)
+
+
 @pytest.mark.parametrize("folder", [None, 3, "~nobody-of-this-name/mini"])
 def test_what_is_no_folder_is_refused(load, folder):
     with pytest.raises(ValueError, match="Put there either the image files"):
-        load(folder)
+        load(folder, classes="paper")

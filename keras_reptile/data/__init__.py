@@ -2,6 +2,7 @@
 
 from keras_reptile.data.arrays import from_arrays
 from keras_reptile.data.classes import ClassDataset
+from keras_reptile.data.folders import from_folder
 from keras_reptile.data.mini_imagenet import mini_imagenet
 from keras_reptile.data.omniglot import omniglot
 from keras_reptile.data.scribbles import scribbles
@@ -13,6 +14,7 @@ __all__ = [
     "SineWaves",
     "Splits",
     "from_arrays",
+    "from_folder",
     "mini_imagenet",
     "omniglot",
     "scribbles",

@@ -14,6 +14,7 @@ from keras_reptile.data import cache
 SUFFIXES = (".jpeg", ".jpg", ".png")
 # Many times those of a photograph; a small file can stand for more.
 MOST_PIXELS = 50_000_000
+_SHOWN = 10
 
 
 def list_classes(folder) -> tuple:
@@ -87,6 +88,18 @@ def bicubic(image: np.ndarray, extent: int) -> np.ndarray:
 
 
 RESIZES = {"nearest": nearest, "bicubic": bicubic}
+
+
+def check_resize(resize) -> None:
+    """Refuses what is no key of `RESIZES`.
+
+    Raises:
+        ValueError: That lists them.
+    """
+    if not isinstance(resize, str) or resize not in RESIZES:
+        raise ValueError(
+            f"`resize` must be one of {sorted(RESIZES)}. Received: {resize!r}."
+        )
 
 
 def decode(path, resize: str, extent: int):
@@ -212,6 +225,26 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     if not problems:
         cache.store(name, {"images": images}, directory, stem)
     return images, problems
+
+
+def unreadable(problems: dict) -> str:
+    """A message that names files, and ends where another remedy may follow.
+
+    Args:
+        problems: A reason by path for each.
+    """
+    lines = [
+        f"    {path}: {problem}"
+        for path, problem in list(problems.items())[:_SHOWN]
+    ]
+    if len(problems) > _SHOWN:
+        lines.append(f"    and {len(problems) - _SHOWN} more")
+    return (
+        "Expected whole JPEG or PNG files, in folders that may be listed. "
+        f"Received: {len(problems)} that cannot be read.\n"
+        + "\n".join(lines)
+        + "\nGet them again (a download that breaks off leaves such files), "
+    )
 
 
 def _short_hash(value):

@@ -27,6 +27,7 @@ _FORMS = {
     },
 }
 _SHOWN = 10
+_OTHERWISE = 'or remove them, and pass classes="any" if too few remain.'
 
 
 def mini_imagenet(
@@ -80,17 +81,13 @@ def mini_imagenet(
     splits.train.num_classes  # 64
     ```
     """
-    if not isinstance(resize, str) or resize not in image_files.RESIZES:
-        raise ValueError(
-            f"`resize` must be one of {sorted(image_files.RESIZES)}. "
-            f"Received: {resize!r}."
-        )
+    image_files.check_resize(resize)
     if not isinstance(classes, str) or classes not in ("paper", "any"):
         raise ValueError(
             '`classes` must be "paper", those of the paper\'s splits, or '
             f'"any". Received: {classes!r}.'
         )
-    form, paths = _find(data_dir)
+    form, paths = _find(data_dir, classes)
     if form == "folders":
         return _from_folders(paths, resize, classes, cache_dir)
     if resize != "nearest":
@@ -98,17 +95,17 @@ def mini_imagenet(
             "`resize` is of image files; pickles hold images that have been "
             f"resized. Received: resize={resize!r}, with the pickles of "
             f"{data_dir}. Leave it out, or put the image files there: "
-            f"{_layout(data_dir)}"
+            f"{_layout(data_dir, classes)}"
         )
     return _from_pickles(paths, classes)
 
 
-def _find(data_dir):
+def _find(data_dir, classes):
     """The form of the data, and the path of each split."""
     if not isinstance(data_dir, (str, os.PathLike)):
         raise ValueError(
             "Mini-ImageNet is read from a folder of yours. Received: "
-            f"data_dir={data_dir!r}. {_layout('DATA_DIR')}"
+            f"data_dir={data_dir!r}. {_layout('DATA_DIR', classes)}"
         )
     # Which leaves the name of a user who is not there as it is.
     root = pathlib.Path(os.path.expanduser(data_dir))
@@ -123,10 +120,11 @@ def _find(data_dir):
         ]
         if not missing[form]:
             return form, paths
-    raise ValueError(_absent(root, min(missing.values(), key=len)))
+    missing = min(missing.values(), key=len)
+    raise ValueError(_absent(root, missing, classes))
 
 
-def _absent(root, missing):
+def _absent(root, missing, classes):
     if not isdir(root):
         found = "which is no folder"
     elif len(missing) < len(WNIDS):
@@ -139,12 +137,18 @@ def _absent(root, missing):
             found = f"which cannot be listed ({error.strerror})"
     return (
         f"Mini-ImageNet was not found. Received: data_dir={str(root)!r}, "
-        f"{found}. {_layout(root)}"
+        f"{found}. {_layout(root, classes)}"
     )
 
 
-def _layout(root):
+def _layout(root, classes):
     """What to put where."""
+    if classes == "any":
+        return (
+            "Put there the folders train, val and test, each with a folder of "
+            "images for each of its classes. A folder that is not split is "
+            "read by kr.data.from_folder."
+        )
     lines = [
         "ImageNet's licence does not allow it to be downloaded here. Put "
         "there either the image files (up to 600 of ImageNet's training "
@@ -167,7 +171,7 @@ def _from_folders(paths, resize, classes, cache_dir):
         found[split], bad = image_files.list_classes(path)
         problems |= bad
     if problems:  # Before classes are missed that may be there.
-        raise ValueError(_unreadable(problems))
+        raise ValueError(image_files.unreadable(problems) + _OTHERWISE)
     counts = {
         split: {name: len(files) for name, files in listed.items()}
         for split, listed in found.items()
@@ -187,28 +191,12 @@ def _from_folders(paths, resize, classes, cache_dir):
         )
         problems |= bad
     if problems:
-        raise ValueError(_unreadable(problems))
+        raise ValueError(image_files.unreadable(problems) + _OTHERWISE)
     return Splits(
         *(
             ClassDataset(images[s], list(counts[s].values()), list(counts[s]))
             for s in WNIDS
         )
-    )
-
-
-def _unreadable(problems):
-    lines = [
-        f"    {path}: {problem}"
-        for path, problem in list(problems.items())[:_SHOWN]
-    ]
-    if len(problems) > _SHOWN:
-        lines.append(f"    and {len(problems) - _SHOWN} more")
-    return (
-        "Expected whole JPEG or PNG files, in folders that may be listed. "
-        f"Received: {len(problems)} that cannot be read.\n"
-        + "\n".join(lines)
-        + "\nGet them again: a download that breaks off leaves such files. "
-        'Or remove them, and pass classes="any" if too few remain.'
     )
 
 

@@ -1,0 +1,85 @@
+"""Classes out of a folder of one's own images."""
+
+import os
+import pathlib
+
+from keras_reptile.data import image_files
+from keras_reptile.data.classes import ClassDataset
+from keras_reptile.integers import check_integer
+
+_SHOWN = 10
+
+
+def from_folder(
+    folder: str,
+    image_size: int,
+    resize: str = "bicubic",
+    cache_dir: str | None = None,
+) -> ClassDataset:
+    """Reads images of one's own, `<folder>/<class>/*.jpg` (.jpeg, .png).
+
+    They are decoded once and kept on disk, as `mini_imagenet` does. Hold
+    classes out by `subset`.
+
+    Args:
+        folder: That holds a folder for each class.
+        image_size: Height and width, in pixels, that images are resized to
+            whatever their shape.
+        resize: `"bicubic"`, with antialiasing, or `"nearest"`.
+        cache_dir: Where decoded images are kept; `None` is
+            `~/.cache/keras_reptile`.
+
+    Returns:
+        A `ClassDataset` of uint8 of shape `(image_size, image_size, 3)`, its
+        classes named by their folders, in sorted order.
+
+    Raises:
+        ValueError: If an argument is unknown, there is no folder of images,
+            a class has none, or files cannot be read; the message names them.
+
+    Example:
+
+    ```python
+    parts = kr.data.from_folder("photographs", image_size=84)
+    train, validation = parts.subset(range(40)), parts.subset(range(40, 50))
+    ```
+    """
+    image_files.check_resize(resize)
+    check_integer("image_size", image_size, 1)
+    root = _root(folder)
+    listed, problems = image_files.list_classes(root)
+    if not problems:
+        _check_listed(root, listed)
+        files = [file for of_class in listed.values() for file in of_class]
+        images, problems = image_files.decode_once(
+            root, files, resize, int(image_size), "folder", cache_dir
+        )
+    if problems:
+        raise ValueError(image_files.unreadable(problems) + "or remove them.")
+    counts = [len(of_class) for of_class in listed.values()]
+    return ClassDataset(images, counts, list(listed))
+
+
+def _root(folder):
+    is_path = isinstance(folder, (str, os.PathLike))
+    # Which leaves the name of a user who is not there as it is.
+    root = pathlib.Path(os.path.expanduser(folder)) if is_path else None
+    if root is None or not os.path.isdir(root):
+        raise ValueError(
+            "`folder` must be one that holds a folder of images for each "
+            f"class. Received: {folder!r}, which is no folder."
+        )
+    return root
+
+
+def _check_listed(root, listed):
+    empty = [name for name, files in listed.items() if not files]
+    if listed and not empty:
+        return
+    found = f"{len(empty)} folders without images: {', '.join(empty[:_SHOWN])}"
+    if not listed:
+        found = "no folder in it"
+    raise ValueError(
+        "Expected a folder for each class, with images whose names end in "
+        f"{', '.join(image_files.SUFFIXES)}. Received: {root}, {found}."
+    )

@@ -1,0 +1,77 @@
+"""Classes out of a folder of one's own images."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from mini_imagenet_tree import one, write_tree
+
+import keras_reptile as kr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of three images, of several shapes."""
+    return write_tree(tmp_path / "tree") / "train"
+
+
+def load(folder, cache, **arguments):
+    arguments = {"image_size": 12, "cache_dir": cache, **arguments}
+    return kr.data.from_folder(folder, **arguments)
+
+
+def test_each_folder_is_a_class(folder, tmp_path):
+    (folder / "about.txt").write_text("of no class")
+    for _ in range(2):  # Decoded, and as it was kept.
+        classes = load(folder, tmp_path / "cache")
+        assert classes.names == sorted(p.name for p in folder.glob("n*"))
+        np.testing.assert_array_equal(classes.counts, [3, 3])
+        path = one(folder.parent, number=4)
+        image = tf.image.resize(
+            tf.io.decode_jpeg(path.read_bytes(), dct_method="INTEGER_ACCURATE"),
+            (12, 12),
+            method="bicubic",
+            antialias=True,
+        )
+        image = np.clip(np.rint(image), 0, 255).astype("uint8")
+        np.testing.assert_array_equal(classes.examples(1)[1], image)
+
+
+def test_its_episodes_train_a_model(folder, tmp_path):
+    classes = load(str(folder), tmp_path / "cache", resize="nearest")
+    spec = kr.EpisodeSpec(ways=2, shots=1)
+    task = classes.episode(spec)
+    assert task.support.x.shape == (2, 12, 12, 3)
+    assert (
+        0 <= task.support.x.numpy().min() <= task.support.x.numpy().max() <= 1
+    )
+
+
+def test_what_cannot_be_read_is_named(folder, tmp_path):
+    one(folder.parent).write_bytes(b"")
+    with pytest.raises(ValueError, match="(?s)1 that cannot.*JPEG: empty"):
+        load(folder, tmp_path / "cache")
+
+
+def test_a_class_without_images_is_named(folder, tmp_path):
+    (folder / "rare part").mkdir()
+    with pytest.raises(ValueError, match="1 folders without images: rare part"):
+        load(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"folder": None}, "None, which is no folder"),
+        ({"folder": "absent"}, "'absent', which is no folder"),
+        ({"image_size": 0}, "`image_size`.*at least 1"),
+        ({"resize": "linear"}, "'bicubic', 'nearest'.*linear"),
+    ],
+)
+def test_other_arguments_are_refused(folder, tmp_path, arguments, text):
+    with pytest.raises(ValueError, match=text):
+        load(**{"folder": folder, "cache": tmp_path, **arguments})
+
+
+def test_a_folder_without_classes_is_said(tmp_path):
+    with pytest.raises(ValueError, match="Received: .*, no folder in it"):
+        load(tmp_path, tmp_path / "cache")
