@@ -78,9 +78,9 @@ def check_arguments(x, y, arguments: dict) -> None:
             f"dataset. Received: batch_size={arguments['batch_size']}. Use "
             "`classes.episodes(spec, meta_batch_size=...)`."
         )
-    for name, least in (("epochs", 1), ("initial_epoch", 0)):
+    for name in ("epochs", "initial_epoch"):
         if name in arguments:
-            check_integer(name, arguments[name], least)
+            check_integer(name, arguments[name], 0)
     if arguments.get("class_weight") is not None:
         raise ValueError(
             "The classes of an episode are drawn anew every time, and have no "
