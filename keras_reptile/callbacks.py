@@ -112,16 +112,16 @@ class MetaTrainer(keras.callbacks.Callback):
             checkpoint_interval=checkpoint_interval,
             keep=keep,
         )
+        self._nonfinite_tasks = NonfiniteTasks(max_nonfinite)
+        self._measurements = Measurements(
+            validation, protocol, gradient_agreement
+        )
         fit_checks.check_used(
             eval_interval,
             checkpoint_interval,
             measures=validation is not None or gradient_agreement,
             writes=checkpoint_dir is not None,
             logs=log_dir is not None,
-        )
-        self._nonfinite_tasks = NonfiniteTasks(max_nonfinite)
-        self._measurements = Measurements(
-            validation, protocol, gradient_agreement
         )
         self._folder = RunFolder(checkpoint_dir, keep, resume, on_write_error)
         self.resume = resume

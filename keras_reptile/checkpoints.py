@@ -103,7 +103,7 @@ def read(path) -> tuple[dict, dict]:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {key: stored[key] for key in stored.files}
         if "__header__" not in arrays:
-            raise ValueError("it is none of keras_reptile.checkpoints")
+            raise ValueError("keras_reptile did not write it")
         header = json.loads(str(arrays.pop("__header__")))
         whole = header["sha256"] == _checksum(arrays)
     except Exception as error:  # Parsers raise anything on damaged bytes.

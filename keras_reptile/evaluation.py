@@ -116,12 +116,13 @@ def check_protocol(model, classes: ClassDataset, protocol: Protocol) -> None:
     checks.check_ways(protocol.ways, model.inner_model, classes.example_shape)
     model.check_layers_on(classes.example_shape, "float32")
     classes.check(protocol.spec)
-    if shapes.takes_integers(model.inner_model):
+    loss = model.learner.loss_function
+    if shapes.takes_integers(model.inner_model) or loss.takes_probabilities:
         x = classes.episode(protocol.spec).support.x.numpy()
         checks.check_examples(x, model.inner_model, "classes")
+        loss_checks.check_probabilities(x, model.inner_model, loss)
     labels = np.arange(protocol.ways, dtype="int32")
     example = classes.example_shape
-    loss = model.learner.loss_function
     loss_checks.check_loss(labels, example, model.inner_model, loss)
 
 

@@ -9,7 +9,7 @@ from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
 
 
-def check_task_dataset(dataset, model, loss) -> None:
+def check_task_dataset(dataset, model, loss) -> np.ndarray:
     """Refuses a dataset that the model cannot be meta-trained on.
 
     Its first element is looked at: the rank and shape of the examples, NaN,
@@ -19,6 +19,9 @@ def check_task_dataset(dataset, model, loss) -> None:
         dataset: A `tf.data.Dataset`.
         model: The built inner model.
         loss: A `PerExampleLoss`, which says whether targets are labels.
+
+    Returns:
+        The support examples that were looked at, an array.
 
     Raises:
         ValueError: That says what is wrong.
@@ -52,7 +55,7 @@ def check_task_dataset(dataset, model, loss) -> None:
                 fit_warnings.warn_of_width(spec.ways, model, example)
         checks.check_tasks(tasks, model, loss.takes_labels)
         loss_checks.check_losses(tasks, model, loss)
-        fit_warnings.warn_of_scaling(tasks.support.x, model)
+    return tasks.support.x
 
 
 def check_arguments(x, y, arguments: dict) -> None:
@@ -72,15 +75,7 @@ def check_arguments(x, y, arguments: dict) -> None:
             "targets in them. Received: `y`. Arrays become one by "
             "`kr.data.from_arrays(x, y).episodes(spec)`."
         )
-    if arguments.get("batch_size") is not None:
-        raise ValueError(
-            "The tasks of a meta-step are those of one element of the "
-            f"dataset. Received: batch_size={arguments['batch_size']}. Use "
-            "`classes.episodes(spec, meta_batch_size=...)`."
-        )
-    for name in ("epochs", "initial_epoch"):
-        if name in arguments:
-            check_integer(name, arguments[name], 0)
+    _check_numbers(arguments)
     if arguments.get("class_weight") is not None:
         raise ValueError(
             "The classes of an episode are drawn anew every time, and have no "
@@ -110,6 +105,21 @@ def check_arguments(x, y, arguments: dict) -> None:
         )
 
 
+def _check_numbers(arguments):
+    for name in ("batch_size", "validation_batch_size"):
+        if arguments.get(name) is not None:
+            raise ValueError(
+                "The tasks of a meta-step are those of one element of the "
+                f"dataset. Received: {name}={arguments[name]}. Use "
+                "`classes.episodes(spec, meta_batch_size=...)`."
+            )
+    for name in ("epochs", "initial_epoch"):
+        if name in arguments:
+            check_integer(name, arguments[name], 0)
+    if arguments.get("steps_per_epoch") is not None:
+        check_integer("steps_per_epoch", arguments["steps_per_epoch"], 1)
+
+
 def _check_static(spec):
     """Refuses tasks that do not say how many there are, and of what."""
     axes = {
@@ -121,7 +131,7 @@ def _check_static(spec):
     }
     if spec.batches.shape.rank == 2:
         raise ValueError(
-            "`fit` takes batches of tasks. Received: single tasks, whose "
+            "A MetaModel takes batches of tasks. Received: single tasks, whose "
             f"`batches` have the shape {spec.batches.shape}. Add an axis of "
             "tasks by `dataset.batch(meta_batch_size, drop_remainder=True)`."
         )
@@ -212,9 +222,10 @@ def check_used(
         )
     if eval_interval is not None and not (measures or writes or logs):
         raise ValueError(
-            "`eval_interval` belongs to `validation` and `protocol`, or to "
-            f"`gradient_agreement`. Received: eval_interval={eval_interval} "
-            "and none of them, so that nothing would be evaluated."
+            "`eval_interval` belongs to `validation` and `protocol`, to "
+            "`gradient_agreement`, or to a folder of checkpoints or scalars. "
+            f"Received: eval_interval={eval_interval} and none of them, so "
+            "that nothing would be done."
         )
 
 
@@ -230,7 +241,7 @@ def check_begun(model, begun: bool) -> None:
     """
     if not begun:
         raise ValueError(
-            "A MetaTrainer belongs into the list of callbacks of a "
+            "A MetaTrainer belongs in the list of callbacks of a "
             f"MetaModel's `fit`. Received: `fit` of {type(model).__name__}, or "
             "a CallbackList around it."
         )

@@ -64,19 +64,55 @@ def warn_of_scaling(x: np.ndarray, model) -> None:
     """
     if x.min() < 0 or x.max() > 1:
         return
-    for layer in model._flatten_layers():
-        small = isinstance(layer, keras.layers.Rescaling) and np.all(
-            np.abs(np.asarray(layer.scale, "float32")) < _SMALL_SCALE
-        )
-        if small:
+    for layer in _in_order(model):
+        if isinstance(layer, keras.layers.Rescaling):
+            scale = np.abs(np.asarray(layer.scale, "float32")).max()
+            if scale < _SMALL_SCALE:
+                logging.warning(
+                    "The examples are between 0 and 1, as images of uint8 are "
+                    "in episodes, and layer '%s' scales them by %.3g besides. "
+                    "Leave it out, or have classes of `x.astype('float32')`, "
+                    "which keeps 0 to 255.",
+                    layer.name,
+                    scale,
+                )
+        elif layer.weights:
+            return  # What comes after it is of other values.
+
+
+def _in_order(model):
+    """The layers of a model, and of those inside of it, first to last."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _in_order(layer)
+        else:
+            yield layer
+
+
+def warn_of_order(callbacks) -> None:
+    """Says which callbacks do not see what a MetaTrainer measures.
+
+    Keras hands the logs on from one to the next, in the order given.
+
+    Args:
+        callbacks: As given to `fit`.
+    """
+    flat = keras.tree.flatten(callbacks or [])
+    measuring = [i for i, one in enumerate(flat) if _measures(one)]
+    for callback in flat[: max(measuring, default=0)]:
+        monitor = getattr(callback, "monitor", None)
+        waits = isinstance(monitor, str) and monitor.startswith("val_accuracy")
+        if waits or isinstance(callback, keras.callbacks.TensorBoard):
             logging.warning(
-                "The examples are between 0 and 1, as images of uint8 are in "
-                "episodes, and layer '%s' scales them by %.3g besides. Leave "
-                "it out, or have classes of `x.astype('float32')`, which "
-                "keeps 0 to 255.",
-                layer.name,
-                np.max(np.asarray(layer.scale, "float32")),
+                "The callback %s comes before the MetaTrainer, and does not "
+                "see the accuracies that this puts into the logs. Put the "
+                "MetaTrainer before it.",
+                type(callback).__name__,
             )
+
+
+def _measures(callback):
+    return hasattr(callback, "before_fit") and callback.measures
 
 
 def warn_of_zero_rate(arguments: dict, optimizer, meta_step: int) -> None:
@@ -90,11 +126,11 @@ def warn_of_zero_rate(arguments: dict, optimizer, meta_step: int) -> None:
     schedule, steps = schedule_of(optimizer), _steps(arguments)
     if schedule is None or steps < 1:
         return
-    first, last = (
-        float(schedule(tf.constant(step, tf.int64)))
-        for step in (meta_step, meta_step + steps - 1)
+    first, last, after = (
+        float(schedule(tf.constant(meta_step + step, tf.int64)))
+        for step in (0, steps - 1, steps)
     )
-    if last == 0.0:
+    if last == after == 0.0:  # And not where it only begins to rise.
         part = "its end" if first else "its beginning and at its end"
         logging.warning(
             "The outer optimizer's schedule is at 0 at %s (this `fit` takes "

@@ -16,6 +16,10 @@ from keras_reptile.layer_state import check_state_of_layers
 from keras_reptile.second_order import check_second_order
 
 
+class NotCompiled(ValueError, AttributeError):
+    """An AttributeError as well, since properties raise it."""
+
+
 class FitsEpisodes:
     """What a `MetaModel` has around `fit` and `evaluate` of `keras.Model`."""
 
@@ -32,9 +36,8 @@ class FitsEpisodes:
             x: A `tf.data.Dataset` of `Task`s with a leading task axis.
             y: Nothing: tasks have their targets in them.
             **kwargs: As `keras.Model.fit`. `steps_per_epoch` is needed,
-                since a stream has no end. Of the `callbacks`, a
-                `MetaTrainer` comes before the others, which see in the logs
-                what it has measured.
+                since a stream has no end. Of the `callbacks`, those after
+                a `MetaTrainer` see in the logs what it has measured.
 
         Returns:
             A Keras `History`.
@@ -47,9 +50,10 @@ class FitsEpisodes:
         """
         self.require_compiled()
         fit_checks.check_arguments(x, y, kwargs)
-        self._check_tasks(x)
+        examples = self._check_tasks(x)
+        fit_warnings.warn_of_scaling(examples, self.inner_model)
+        fit_warnings.warn_of_order(kwargs.get("callbacks"))
         fit_warnings.warn_of_intervals(kwargs, self.meta_step)
-        kwargs["callbacks"] = resuming.trainers_first(kwargs.get("callbacks"))
         if x.element_spec != self._fit_spec:
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.
@@ -146,13 +150,22 @@ class FitsEpisodes:
         )
         return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
-    def predict(self, x, **kwargs):
+    def predict(self, x, *args, **kwargs):
         """`keras.Model.predict` with the weights as they stand, not adapted.
 
         Raises:
             ValueError: If the model has batch normalisation that is trained,
                 of which meta-training leaves the moving averages as they were.
         """
+        self._check_predicts()
+        return super().predict(x, *args, **kwargs)
+
+    def predict_on_batch(self, x):
+        """`predict` of one batch."""
+        self._check_predicts()
+        return super().predict_on_batch(x)
+
+    def _check_predicts(self):
         norms = [
             layer.name
             for layer in self.inner_model._flatten_layers()
@@ -162,11 +175,11 @@ class FitsEpisodes:
         if norms:
             raise ValueError(
                 "The initialisation that is learned predicts nothing by "
-                "itself: its batch normalisation has no statistics. Received: "
+                "itself: its batch normalisation has moving averages that "
+                "meta-training leaves as they were. Received: "
                 f"`predict` of a model with {', '.join(norms)}. Use what "
                 "`adapt` returns, or `kr.evaluate` for few-shot accuracy."
             )
-        return super().predict(x, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         """Not of a MetaModel, whose meta-steps are those of a `fit`.
@@ -209,20 +222,21 @@ class FitsEpisodes:
     def _check_tasks(self, x):
         self.require_compiled()
         fit_checks.check_same_variables(self)
-        fit_checks.check_task_dataset(
+        examples = fit_checks.check_task_dataset(
             x, self.inner_model, self.learner.loss_function
         )
-        examples = x.element_spec.support.x
-        self.check_layers_on(examples.shape[2:], examples.dtype)
+        spec = x.element_spec.support.x
+        self.check_layers_on(spec.shape[2:], spec.dtype)
+        return examples
 
     def require_compiled(self) -> None:
         """Refuses what needs both loops before `compile`.
 
         Raises:
-            ValueError: If it was not called.
+            NotCompiled: A ValueError, if it was not called.
         """
         if not self.compiled:
-            raise ValueError(
+            raise NotCompiled(
                 "The MetaModel must be compiled first. Call `compile` with "
                 "an outer `optimizer`, an `inner_optimizer` and a `loss`."
             )

@@ -8,8 +8,9 @@ from keras_reptile import shapes
 from keras_reptile.episodes import Task
 from keras_reptile.model_call import training_argument
 
-# More say no more about what a model gives.
-_CALLED_ON = 16
+# Enough to tell logits from probabilities.
+_CALLED_ON = 64
+_ROUNDED = 0.01
 
 
 def check_losses(tasks: Task, model, loss) -> None:
@@ -22,7 +23,9 @@ def check_losses(tasks: Task, model, loss) -> None:
         if examples.x.shape[1]:
             example = examples.x.shape[2:]
             check_loss(examples.y[0], example, model, loss)
-    check_probabilities(tasks.support.x[0], model, loss)
+    parts = [part.x for part in (tasks.support, tasks.query)]
+    x = [part.reshape(-1, *part.shape[2:]) for part in parts if part.size]
+    check_probabilities(np.concatenate(x), model, loss)
 
 
 def check_loss(targets, example: tuple, model, loss) -> None:
@@ -88,15 +91,16 @@ def check_probabilities(x, model, loss) -> None:
     """
     if not loss.takes_probabilities:
         return
-    with keras.StatelessScope():
+    with tf.init_scope(), keras.StatelessScope():
         outputs = model(x[:_CALLED_ON], **training_argument(model, False))
-    outputs = np.asarray(tf.cast(outputs, tf.float32))
+        outputs = np.asarray(tf.cast(outputs, tf.float32))
     low, high = outputs.min(), outputs.max()
-    # Half precision may round a probability up.
-    if low < 0 or high > 1.01 or low == high == 0:
+    # A probability may be rounded up, or what is left of 1 down.
+    if low < -_ROUNDED or high > 1 + _ROUNDED or low == high == 0:
+        gives = "nothing but 0" if low == high == 0 else "logits"
         raise ValueError(
-            "`loss` expects probabilities, and the model gives logits. "
+            f"`loss` expects probabilities, and the model gives {gives}. "
             f"Received: outputs from {low:.3g} to {high:.3g}. Pass "
-            "from_logits=True, as keras.losses.SparseCategoricalCrossentropy("
-            "from_logits=True), or end the model with a softmax."
+            "from_logits=True to the loss, as an object of keras.losses, or "
+            "end the model with a softmax (with a sigmoid, for a binary loss)."
         )

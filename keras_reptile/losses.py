@@ -79,7 +79,7 @@ class PerExampleLoss:
     @property
     def takes_probabilities(self) -> bool:
         """Whether it is one of Keras' crossentropies, not from logits."""
-        if isinstance(self.loss, _CROSSENTROPIES):
+        if type(self.loss) in _CROSSENTROPIES:  # A subclass may do as it likes.
             return not self.loss.from_logits
         return self.loss in _CROSSENTROPY_FUNCTIONS
 

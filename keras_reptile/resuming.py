@@ -36,21 +36,6 @@ def watched(model, x, callbacks):
                 stack.callback(callback.after_fit)
 
 
-def trainers_first(callbacks):
-    """The callbacks with each `MetaTrainer` before the others.
-
-    Keras hands the logs from one to the next: an EarlyStopping that came
-    before would never see an accuracy.
-
-    Args:
-        callbacks: As given to `fit`.
-    """
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks  # Made by the user, in this order.
-    flat = keras.tree.flatten(callbacks or [])
-    return sorted(flat, key=lambda one: not hasattr(one, "before_fit"))
-
-
 def _watching(callbacks):
     return [
         callback

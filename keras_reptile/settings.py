@@ -104,8 +104,9 @@ def difference(here: dict, there: dict) -> tuple | None:
 
 def _narrowed(name, here, there):
     """The part of a setting in which two of one kind differ."""
-    if isinstance(here, list) and isinstance(there, list):
-        parts = enumerate(zip(here, there)) if len(here) == len(there) else ()
+    both = isinstance(here, list) and isinstance(there, list)
+    if both and len(here) == len(there) == 2 and isinstance(here[1], dict):
+        parts = enumerate(zip(here, there))
     elif isinstance(here, dict) and isinstance(there, dict):
         parts = ((k, (here[k], there.get(k))) for k in sorted(here))
     else:

@@ -1,5 +1,6 @@
 """MetaTrainer: evaluation, logs and checkpoints."""
 
+import contextlib
 import os
 
 import keras
@@ -78,20 +79,21 @@ def test_intervals_of_nothing_are_refused():
     kr.MetaTrainer(eval_interval=5, gradient_agreement=True)
 
 
-def test_callbacks_see_the_accuracies_in_any_order():
+@pytest.mark.parametrize("first", [False, True])
+def test_a_callback_that_waits_before_the_trainer_is_named(log, first):
     trainer = kr.MetaTrainer(validation=HELD_OUT, protocol=PROTOCOL)
-    seen = []
-    reading = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(logs["val_accuracy"])
-    )
-    meta_model().fit(
-        TRAIN.episodes(SPEC),
-        steps_per_epoch=1,
-        epochs=2,
-        callbacks=[reading, [trainer]],
-        verbose=0,
-    )
-    assert len(seen) == 2
+    waiting = keras.callbacks.EarlyStopping("val_accuracy_ci95", mode="max")
+    callbacks = [waiting, [trainer]][:: -1 if first else 1]
+    if not first:  # Keras says so, too, at the end of an epoch.
+        context = pytest.warns(UserWarning, match="val_accuracy_ci95")
+    else:
+        context = contextlib.nullcontext()
+    with context:
+        meta_model().fit(
+            TRAIN.episodes(SPEC), steps_per_epoch=1, callbacks=callbacks
+        )
+    text = "EarlyStopping comes before the MetaTrainer"
+    assert (text in messages(log)) != first
 
 
 def test_a_trainer_of_another_fit_is_refused():
@@ -100,6 +102,10 @@ def test_a_trainer_of_another_fit_is_refused():
     x = np.zeros((2, 2))
     with pytest.raises(ValueError, match="`fit` of Sequential"):
         plain.fit(x, x[:, :1], callbacks=[kr.MetaTrainer()], verbose=0)
+    model, episodes = meta_model(), TRAIN.episodes(SPEC)
+    around = keras.callbacks.CallbackList([kr.MetaTrainer()], model=model)
+    with pytest.raises(ValueError, match="or a CallbackList around it"):
+        model.fit(episodes, steps_per_epoch=1, callbacks=around, verbose=0)
 
 
 def test_training_is_the_same_with_and_without_a_trainer(tmp_path):

@@ -130,8 +130,6 @@ def test_the_regression_of_the_readme_runs():
         **{"kr": kr, "np": np, "tf": tf, "model": model},
         "ten_points_of_a_new_curve": lambda: (x, np.sin(x)),
     }
-    exec(code.replace("1_000", "3"), names)
+    exec(code.replace("1_000", "3").replace("100", "2"), names)
     assert model.meta_step == 3
-    stream = names["stream"].batch(2, drop_remainder=True)
-    logs = model.evaluate(stream, steps=1, verbose=0, return_dict=True)
-    assert np.isfinite(logs["loss"])
+    assert np.isfinite(names["logs"]["loss"])

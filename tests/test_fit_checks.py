@@ -183,22 +183,53 @@ def test_logits_are_refused_where_the_loss_expects_probabilities():
         lambda: logits.fit(episodes, steps_per_epoch=1),
         lambda: logits.evaluate(episodes, steps=1),
         lambda: logits.adapt(*support().support),
+        lambda: kr.evaluate(logits, CLASSES, kr.Protocol(ways=3, shots=2)),
+        lambda: kr.analysis.hessian_vector_product(
+            logits.learner,
+            logits.initial_state(),
+            *support().support,
+            logits.initial_state().weights,
+        ),
     ):
         with pytest.raises(ValueError, match="gives logits.*from_logits=True"):
             call()
-    zeros = classifier(keras.layers.Dense(3, kernel_initializer="zeros"))
-    with pytest.raises(ValueError, match="outputs from 0 to 0"):
-        zeros.fit(episodes, steps_per_epoch=1)
+    for layer, text in (
+        (keras.layers.Dense(3, kernel_initializer="zeros"), "from 0 to 0"),
+        # Above 1 and not below 0, and the other way round.
+        (keras.layers.Dense(3, "softplus", bias_initializer="ones"), "from"),
+        (keras.layers.Dense(3, "tanh"), "from -"),
+    ):
+        with pytest.raises(ValueError, match=f"outputs {text}"):
+            classifier(layer).fit(episodes, steps_per_epoch=1)
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+class Draws(keras.layers.Layer):
+    """Draws at every call, in training or not."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.uniform((), seed=self.generator)
+
+
+def rest(inputs):
+    """Probabilities of which the last is what is left of 1, or less."""
+    first = keras.ops.softmax(inputs)[:, :2]
+    left = 1 - keras.ops.sum(first, 1, keepdims=True)
+    return keras.ops.concatenate([first, left * 0 - 1e-6], 1)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", rest])
 def test_probabilities_are_let_through_and_the_model_left_as_it_is(activation):
     model = classifier(
         keras.layers.BatchNormalization(),
-        keras.layers.Dropout(0.5),
+        Draws(),
         keras.layers.Dense(3, activation=activation),
     )
     before = [v.numpy() for v in model.inner_model.variables]
+    assert len(before) > len(model.inner_model.weights)
     model.evaluate(CLASSES.episodes(SPEC), steps=1, verbose=0)
     for variable, value in zip(model.inner_model.variables, before):
         np.testing.assert_array_equal(variable, value)
@@ -213,7 +244,13 @@ def test_every_crossentropy_says_what_it_takes(loss):
 
 
 def test_other_losses_take_any_outputs():
-    for loss in ("mse", keras.losses.KLDivergence(), lambda y, z: z[:, 0]):
+    class Own(keras.losses.SparseCategoricalCrossentropy):
+        pass  # Whose `call` may be another.
+
+    for loss in (
+        *("mse", keras.losses.KLDivergence(), Own()),
+        lambda y, z: z[:, 0],
+    ):
         assert not PerExampleLoss(loss).takes_probabilities
 
 
@@ -227,8 +264,15 @@ def test_arrays_are_refused_with_what_to_make_of_them():
             call(x)
     with pytest.raises(ValueError, match="batch_size=3.*meta_batch_size"):
         model.fit(CLASSES.episodes(SPEC), batch_size=3, steps_per_epoch=1)
-    with pytest.raises(ValueError, match="`epochs` must be an integer.*'2'"):
-        model.fit(CLASSES.episodes(SPEC), epochs="2", steps_per_epoch=1)
+    episodes = CLASSES.episodes(SPEC)
+    for name, value in (
+        ("epochs", "2"),
+        ("steps_per_epoch", "5"),
+        ("validation_batch_size", 4),
+    ):
+        arguments = {"steps_per_epoch": 1, name: value}
+        with pytest.raises(ValueError, match=f"{name}={value!r}"):
+            model.fit(episodes, validation_data=episodes, **arguments)
 
 
 def test_a_schedule_that_has_ended_is_said(log):
@@ -245,6 +289,13 @@ def test_a_schedule_that_has_ended_is_said(log):
     )
     again.fit(episodes, steps_per_epoch=5, verbose=0)
     assert "is at 0 at its end" in messages(log)
+    log.clear()
+    rising = keras.optimizers.schedules.CosineDecay(
+        0.0, 100, warmup_target=1.0, warmup_steps=10
+    )
+    model = meta_model(optimizer=keras.optimizers.SGD(rising))
+    model.fit(episodes, steps_per_epoch=1, verbose=0)
+    assert "schedule" not in messages(log)
 
 
 def test_a_scale_for_what_is_scaled_already_is_said(log):
@@ -252,20 +303,21 @@ def test_a_scale_for_what_is_scaled_already_is_said(log):
     y = np.repeat(np.arange(6), 4)
     spec = kr.EpisodeSpec(ways=3, shots=2, queries=1)
 
-    def fit(x, *scale):
-        network = keras.Sequential(
-            [keras.Input((4,)), keras.layers.Rescaling(*scale)]
-        )
-        network.add(keras.layers.Dense(3))
+    def fit(x, *scale, before=()):
+        first = [*before, keras.layers.Rescaling(*scale)]
+        inner = keras.Sequential([*first, keras.layers.Dense(3)])
+        network = keras.Sequential([keras.Input((4,)), inner])
         model = kr.MetaModel(network)
         model.compile(loss=LOSS, jit_compile=False)
         classes = kr.data.from_arrays(x, y)
         model.fit(classes.episodes(spec), steps_per_epoch=1, verbose=0)
-        found = "scales them by 0.00392" in messages(log)
+        found = "scales them by" in messages(log)
         log.clear()
         return found
 
     assert fit(x, 1 / 255)
+    assert fit(x, 1 / 255, before=[keras.layers.GaussianNoise(0.1)])
+    assert not fit(x, 1 / 255, before=[keras.layers.Dense(4)])
     assert not fit(x, 2.0, -1.0)
     assert not fit(x.astype("float32"), 1 / 255)
 
@@ -289,10 +341,12 @@ def test_what_is_not_adapted_predicts_nothing():
     model = classifier(
         keras.layers.BatchNormalization(name="norm"), keras.layers.Dense(3)
     )
-    with pytest.raises(ValueError, match="`predict` of a model with norm"):
-        model.predict(x)
+    for predict in (model.predict, model.predict_on_batch):
+        with pytest.raises(ValueError, match="`predict` of a model with norm"):
+            predict(x)
     model.inner_model.get_layer("norm").trainable = False
-    assert model.predict(x, verbose=0).shape == (2, 3)
+    assert model.predict(x, 1, 0).shape == (2, 3)
+    assert model.predict_on_batch(x).shape == (2, 3)
 
 
 def test_nothing_is_asked_of_a_model_before_compile():
@@ -304,5 +358,6 @@ def test_nothing_is_asked_of_a_model_before_compile():
     ):
         with pytest.raises(ValueError, match="must be compiled first"):
             call()
+    assert not hasattr(model, "meta_step")
     with pytest.raises(ValueError, match="Wrap its `inner_model`"):
         kr.MetaModel(model)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import messages
 from mini_imagenet_tree import one, write_tree
 
 import keras_reptile as kr
+from keras_reptile.data import image_files
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def load(folder, cache, **arguments):
     return kr.data.from_folder(folder, **arguments)
 
 
-def test_each_folder_is_a_class(folder, tmp_path):
+def test_each_folder_is_a_class(folder, tmp_path, monkeypatch):
     (folder / "about.txt").write_text("of no class")
     for _ in range(2):  # Decoded, and as it was kept.
         classes = load(folder, tmp_path / "cache")
@@ -34,9 +36,17 @@ def test_each_folder_is_a_class(folder, tmp_path):
         )
         image = np.clip(np.rint(image), 0, 255).astype("uint8")
         np.testing.assert_array_equal(classes.examples(1)[1], image)
+        monkeypatch.delattr(image_files, "decode_all", raising=False)
 
 
-def test_its_episodes_train_a_model(folder, tmp_path):
+def test_images_of_other_kinds_are_said(folder, tmp_path, log):
+    (next(folder.glob("n*")) / "a.WEBP").write_bytes(b"RIFF")
+    assert len(load(folder, tmp_path / "cache").x) == 6
+    assert "1 images of other kinds" in messages(log)
+    assert "a.WEBP" in messages(log)
+
+
+def test_its_episodes_hold_values_up_to_1(folder, tmp_path):
     classes = load(str(folder), tmp_path / "cache", resize="nearest")
     spec = kr.EpisodeSpec(ways=2, shots=1)
     task = classes.episode(spec)
@@ -54,7 +64,7 @@ def test_what_cannot_be_read_is_named(folder, tmp_path):
 
 def test_a_class_without_images_is_named(folder, tmp_path):
     (folder / "rare part").mkdir()
-    with pytest.raises(ValueError, match="1 folders without images: rare part"):
+    with pytest.raises(ValueError, match="no images of rare part"):
         load(folder, tmp_path / "cache")
 
 
@@ -62,6 +72,7 @@ def test_a_class_without_images_is_named(folder, tmp_path):
     "arguments, text",
     [
         ({"folder": None}, "None, which is no folder"),
+        ({"folder": ""}, "'', which is no folder"),
         ({"folder": "absent"}, "'absent', which is no folder"),
         ({"image_size": 0}, "`image_size`.*at least 1"),
         ({"resize": "linear"}, "'bicubic', 'nearest'.*linear"),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mini_imagenet_tree import EXTENT, one, picture
 from PIL import Image
 
-from keras_reptile.data import image_files
+from keras_reptile.data import image_files, resizing
 from keras_reptile.data.mini_imagenet_classes import WNIDS
 
 
@@ -17,7 +17,7 @@ def test_nearest_takes_the_pixels_that_pil_takes():
     borders = 0
     centres = 2 * np.arange(EXTENT) + 1
     for size in range(1, 1500):
-        indices = image_files.nearest_indices(size, EXTENT)
+        indices = resizing.nearest_indices(size, EXTENT)
         line = Image.fromarray(np.arange(size, dtype="int32")[np.newaxis])
         line = line.resize((EXTENT, 1), Image.Resampling.NEAREST)
         np.testing.assert_array_equal(indices, np.asarray(line)[0])
@@ -36,7 +36,7 @@ def test_resizing_is_pils(height, width):
         ("bicubic", Image.Resampling.BICUBIC, 1),
     ):
         expected = Image.fromarray(image).resize((EXTENT, EXTENT), resampling)
-        received = image_files.RESIZES[name](image, EXTENT)
+        received = resizing.RESIZES[name](image, EXTENT)
         assert received.dtype == np.uint8
         difference = received.astype(int) - np.asarray(expected, int)
         assert abs(difference).max() <= most, name

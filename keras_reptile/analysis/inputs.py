@@ -98,6 +98,7 @@ def checked_batch(learner: Learner, x, y) -> tuple:
         checks.check_labels(y, widths[case] if known else width, "y")
     if not known:
         loss_checks.check_loss(y, x.shape[1:], model, loss)
+        loss_checks.check_probabilities(x, model, loss)
         widths[case] = width if loss.takes_labels else None
     return tf.constant(x), tf.constant(y)
 

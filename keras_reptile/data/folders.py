@@ -3,11 +3,14 @@
 import os
 import pathlib
 
-from keras_reptile.data import image_files
+from absl import logging
+
+from keras_reptile.data import image_files, resizing
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.integers import check_integer
 
 _SHOWN = 10
+_OTHER_KINDS = {".bmp", ".gif", ".heic", ".tif", ".tiff", ".webp"}
 
 
 def from_folder(
@@ -18,8 +21,9 @@ def from_folder(
 ) -> ClassDataset:
     """Reads images of one's own, `<folder>/<class>/*.jpg` (.jpeg, .png).
 
-    They are decoded once and kept on disk, as `mini_imagenet` does. Hold
-    classes out by `subset`.
+    They are decoded once and kept on disk, as `mini_imagenet` does. Images of
+    other kinds are left out, which the log says, and the orientation that a
+    camera notes in a JPEG is not heeded. Hold classes out by `subset`.
 
     Args:
         folder: That holds a folder for each class.
@@ -44,12 +48,13 @@ def from_folder(
     train, validation = parts.subset(range(40)), parts.subset(range(40, 50))
     ```
     """
-    image_files.check_resize(resize)
+    resizing.check_resize(resize)
     check_integer("image_size", image_size, 1)
     root = _root(folder)
     listed, problems = image_files.list_classes(root)
     if not problems:
         _check_listed(root, listed)
+        _warn_of_left_out(root)
         files = [file for of_class in listed.values() for file in of_class]
         images, problems = image_files.decode_once(
             root, files, resize, int(image_size), "folder", cache_dir
@@ -64,7 +69,7 @@ def _root(folder):
     is_path = isinstance(folder, (str, os.PathLike))
     # Which leaves the name of a user who is not there as it is.
     root = pathlib.Path(os.path.expanduser(folder)) if is_path else None
-    if root is None or not os.path.isdir(root):
+    if not folder or root is None or not os.path.isdir(root):
         raise ValueError(
             "`folder` must be one that holds a folder of images for each "
             f"class. Received: {folder!r}, which is no folder."
@@ -72,11 +77,26 @@ def _root(folder):
     return root
 
 
+def _warn_of_left_out(root):
+    left_out = [
+        path for path in root.glob("*/*") if path.suffix.lower() in _OTHER_KINDS
+    ]
+    if left_out:
+        logging.warning(
+            "%d images of other kinds than JPEG and PNG are left out, the "
+            "first being %s.",
+            len(left_out),
+            min(left_out),
+        )
+
+
 def _check_listed(root, listed):
     empty = [name for name, files in listed.items() if not files]
     if listed and not empty:
         return
-    found = f"{len(empty)} folders without images: {', '.join(empty[:_SHOWN])}"
+    found = f"no images of {', '.join(empty[:_SHOWN])}"
+    if len(empty) > _SHOWN:
+        found += f" and {len(empty) - _SHOWN} more"
     if not listed:
         found = "no folder in it"
     raise ValueError(

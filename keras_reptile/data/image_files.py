@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile.data import cache
+from keras_reptile.data import cache, resizing
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 # Many times those of a photograph; a small file can stand for more.
@@ -56,58 +56,12 @@ def _is_image(path):
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def nearest(image: np.ndarray, extent: int) -> np.ndarray:
-    """Resizes to a square by the nearest pixel, exactly as PIL does."""
-    height, width = image.shape[:2]
-    rows = nearest_indices(height, extent)
-    return image[rows][:, nearest_indices(width, extent)]
-
-
-def nearest_indices(size: int, extent: int) -> np.ndarray:
-    """Which pixels of an axis of `size` remain: floor((i + .5) size / extent).
-
-    The centres are added up one by one, as PIL has it. Where one falls on
-    the border of two pixels, as with sizes of 400 or 640, the rounding of
-    the sum decides between them.
-    """
-    step = size / extent
-    steps = np.full(extent, step)
-    steps[0] = step / 2
-    return np.cumsum(steps).astype(int)
-
-
-def bicubic(image: np.ndarray, extent: int) -> np.ndarray:
-    """Resizes to a square by TensorFlow's antialiased bicubic filter.
-
-    PIL's differs by the rounding of its two passes: by at most 1 of 255.
-    """
-    resized = tf.image.resize(
-        image, (extent, extent), method="bicubic", antialias=True
-    )
-    return np.clip(np.rint(resized.numpy()), 0, 255).astype(np.uint8)
-
-
-RESIZES = {"nearest": nearest, "bicubic": bicubic}
-
-
-def check_resize(resize) -> None:
-    """Refuses what is no key of `RESIZES`.
-
-    Raises:
-        ValueError: That lists them.
-    """
-    if not isinstance(resize, str) or resize not in RESIZES:
-        raise ValueError(
-            f"`resize` must be one of {sorted(RESIZES)}. Received: {resize!r}."
-        )
-
-
 def decode(path, resize: str, extent: int):
     """Reads one file as RGB, in whatever colours it is stored.
 
     Args:
         path: A JPEG or PNG file; its suffix may say either of both.
-        resize: A key of `RESIZES`.
+        resize: A key of `resizing.RESIZES`.
         extent: Of the square it is resized to.
 
     Returns:
@@ -128,7 +82,7 @@ def decode(path, resize: str, extent: int):
     except tf.errors.InvalidArgumentError as error:
         logging.debug("%s: %s", path, error)
         return None, "truncated or damaged"
-    return RESIZES[resize](image.numpy(), extent), None
+    return resizing.RESIZES[resize](image.numpy(), extent), None
 
 
 def _content(path):
@@ -167,7 +121,7 @@ def decode_all(paths: list, resize: str, extent: int):
 
     Args:
         paths: Of the files.
-        resize: A key of `RESIZES`.
+        resize: A key of `resizing.RESIZES`.
         extent: Of the squares.
 
     Returns:
@@ -201,7 +155,7 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     Args:
         folder: That the files are in.
         paths: Of the files.
-        resize: A key of `RESIZES`.
+        resize: A key of `resizing.RESIZES`.
         extent: Of the squares.
         name: What the file on disk begins with.
         directory: Of the cache, see `cache.load`.

@@ -11,7 +11,7 @@ from os.path import isdir, isfile
 import numpy as np
 from absl import logging
 
-from keras_reptile.data import image_files, image_pickles
+from keras_reptile.data import image_files, image_pickles, resizing
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.data.mini_imagenet_classes import WNIDS, check_classes
 from keras_reptile.data.splits import Splits
@@ -81,7 +81,7 @@ def mini_imagenet(
     splits.train.num_classes  # 64
     ```
     """
-    image_files.check_resize(resize)
+    resizing.check_resize(resize)
     if not isinstance(classes, str) or classes not in ("paper", "any"):
         raise ValueError(
             '`classes` must be "paper", those of the paper\'s splits, or '
