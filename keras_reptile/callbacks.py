@@ -21,10 +21,10 @@ class MetaTrainer(keras.callbacks.Callback):
 
     Every `eval_interval` meta-steps it measures few-shot accuracy on many
     episodes of held-out classes and writes `val_accuracy` and
-    `val_accuracy_ci95` into Keras' logs, for other callbacks, the `History`
-    and TensorBoard; `val_accuracy_before` is that before adaptation. It
-    reports `outer_step_size` and
-    `meta_steps_per_second`, writes checkpoints, and resumes from them.
+    `val_accuracy_ci95` into Keras' logs, for the callbacks after it, the
+    `History` and TensorBoard; `val_accuracy_before` is that before
+    adaptation. It reports `outer_step_size` and `meta_steps_per_second`,
+    writes checkpoints, and resumes from them.
 
     A resumed run ends with bitwise the weights of an uninterrupted one, on a
     machine with as many cores (`keras_reptile.lanes`):
