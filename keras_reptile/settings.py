@@ -105,7 +105,8 @@ def difference(here: dict, there: dict) -> tuple | None:
 def _narrowed(name, here, there):
     """The part of a setting in which two of one kind differ."""
     both = isinstance(here, list) and isinstance(there, list)
-    if both and len(here) == len(there) == 2 and isinstance(here[1], dict):
+    # Of a kind and its settings; of a mere list a place in it says nothing.
+    if both and len(here) == len(there) and dict in map(type, here):
         parts = enumerate(zip(here, there))
     elif isinstance(here, dict) and isinstance(there, dict):
         parts = ((k, (here[k], there.get(k))) for k in sorted(here))
@@ -113,7 +114,6 @@ def _narrowed(name, here, there):
         parts = ()
     for key, (ours, theirs) in parts:
         if ours != theirs:
-            # Of a pair of kind and settings the place in it says nothing.
             name = f"{name}: {key}" if isinstance(key, str) else name
             return _narrowed(name, ours, theirs)
     return name, here, there
