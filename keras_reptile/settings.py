@@ -106,7 +106,8 @@ def _narrowed(name, here, there):
     """The part of a setting in which two of one kind differ."""
     both = isinstance(here, list) and isinstance(there, list)
     # Of a kind and its settings; of a mere list a place in it says nothing.
-    if both and len(here) == len(there) and dict in map(type, here):
+    of_a_kind = both and any(isinstance(part, dict) for part in here)
+    if of_a_kind and len(here) == len(there):
         parts = enumerate(zip(here, there))
     elif isinstance(here, dict) and isinstance(there, dict):
         parts = ((k, (here[k], there.get(k))) for k in sorted(here))
