@@ -8,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_reptile import checks, loss_checks, shapes
+from keras_reptile.array_input import as_array
 from keras_reptile.episodes import Task
 from keras_reptile.learner import Learner
 
@@ -80,8 +81,8 @@ def checked_batch(learner: Learner, x, y) -> tuple:
     check_learner(learner)
     if _is_symbolic((x, y)):
         return x, y
-    x, y = _array(x), _array(y)
-    if not x.ndim or not y.ndim or not len(x) or len(x) != len(y):
+    x, y = as_array("x", x), as_array("y", y)
+    if not len(x) or len(x) != len(y):
         raise ValueError(
             "Expected a batch of one or more examples with a target each. "
             f"Received: x of shape {x.shape} and y of shape {y.shape}."
@@ -101,16 +102,6 @@ def checked_batch(learner: Learner, x, y) -> tuple:
         loss_checks.check_probabilities(x, model, loss)
         widths[case] = width if loss.takes_labels else None
     return tf.constant(x), tf.constant(y)
-
-
-def _array(values):
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # Of lists that are not equally long.
-        raise ValueError(
-            "Expected arrays of examples and of targets. Received: a list "
-            f"whose parts have several shapes ({error}). Resize them to one."
-        ) from error
 
 
 def checked_vector(vector, weights: list) -> list:
