@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import fit_checks, settings, workers
+from keras_reptile import callback_checks, settings, workers
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.measurements import Measurements
@@ -107,7 +107,7 @@ class MetaTrainer(keras.callbacks.Callback):
         on_write_error: str = "stop",
     ):
         super().__init__()
-        fit_checks.check_intervals(
+        callback_checks.check_intervals(
             eval_interval=eval_interval,
             checkpoint_interval=checkpoint_interval,
             keep=keep,
@@ -116,7 +116,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._measurements = Measurements(
             validation, protocol, gradient_agreement
         )
-        fit_checks.check_used(
+        callback_checks.check_used(
             eval_interval,
             checkpoint_interval,
             measures=validation is not None or gradient_agreement,
@@ -145,6 +145,11 @@ class MetaTrainer(keras.callbacks.Callback):
     def measures(self) -> bool:
         """Whether there is anything that it evaluates."""
         return bool(self._measurements.names)
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether it writes any."""
+        return self._folder.path is not None
 
     @property
     def seconds(self) -> float:
@@ -184,8 +189,8 @@ class MetaTrainer(keras.callbacks.Callback):
         }
         self.preempted = False
         if self.resume:
-            fit_checks.check_resumable(x)
-        if self._folder.path is not None:
+            callback_checks.check_resumable(x)
+        if self.checkpoints:
             self._preemption.watch()
         goes_on = self._saved_at is not None
         extra = self._folder.begin(model, run_settings, goes_on)
@@ -214,7 +219,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._preemption.release(heeded=self.preempted)
 
     def on_train_begin(self, logs=None):
-        fit_checks.check_begun(self.model, self._begun)
+        callback_checks.check_begun(self.model, self._begun)
         self._record.finished = False
         self._last_step = self.model.meta_step
 

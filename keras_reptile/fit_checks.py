@@ -1,10 +1,9 @@
 """What is asked of a dataset and of a model when `fit` is called."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_reptile import checks, fit_warnings, loss_checks
+from keras_reptile import callback_checks, checks, fit_warnings, loss_checks
 from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
 
@@ -81,28 +80,7 @@ def check_arguments(x, y, arguments: dict) -> None:
             "The classes of an episode are drawn anew every time, and have no "
             "weights. Received: `class_weight`. Leave it out."
         )
-    callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
-    backup = keras.callbacks.BackupAndRestore
-    if hasattr(x, "starting_at") and any(
-        isinstance(callback, backup) for callback in callbacks
-    ):
-        raise ValueError(
-            "BackupAndRestore restores the weights after the episodes were "
-            "chosen, and trains on the first ones again. Received: one among "
-            "the callbacks. Use kr.MetaTrainer(checkpoint_dir=..., "
-            "resume=True)."
-        )
-    resume = any(
-        callback.resume
-        for callback in callbacks
-        if hasattr(callback, "before_fit")
-    )
-    if resume and arguments.get("initial_epoch"):
-        raise ValueError(
-            "With MetaTrainer(resume=True) the epoch follows from the "
-            "meta-step of the checkpoint. Received: initial_epoch="
-            f"{arguments['initial_epoch']}. Leave it out."
-        )
+    callback_checks.check_callbacks(x, arguments)
 
 
 def _check_numbers(arguments):
@@ -168,80 +146,4 @@ def check_same_variables(meta_model) -> None:
             f"variables at `compile` and {len(now)} now, and `trainable` of "
             f"{', '.join(changed) or 'no layer'} set since. Call `compile` "
             "again after freezing or unfreezing layers."
-        )
-
-
-def check_resumable(dataset) -> None:
-    """Refuses to resume where the stream cannot start in the middle.
-
-    Raises:
-        ValueError: If the episodes are not a stream of `kr.data`.
-    """
-    if not hasattr(dataset, "starting_at"):
-        raise ValueError(
-            "To resume exactly, the episodes must start at the meta-step of "
-            "the checkpoint. Received: a dataset without `starting_at`. Pass "
-            "`classes.episodes(...)` itself, not a dataset made from it."
-        )
-
-
-def check_intervals(**numbers) -> None:
-    """Refuses numbers of meta-steps, or of files, that are none.
-
-    Args:
-        **numbers: By the name of the argument; `None` is let through.
-
-    Raises:
-        ValueError: If one is no integer of at least 1.
-    """
-    for name, value in numbers.items():
-        if value is not None:
-            check_integer(name, value, 1)
-
-
-def check_used(
-    eval_interval, checkpoint_interval, measures: bool, writes: bool, logs: bool
-) -> None:
-    """Refuses intervals of what a MetaTrainer is not asked to do.
-
-    Args:
-        eval_interval: As given to it.
-        checkpoint_interval: As given to it.
-        measures: Whether it has anything to evaluate.
-        writes: Whether it has a folder for checkpoints.
-        logs: Whether it has one for scalars.
-
-    Raises:
-        ValueError: That says what belongs to the interval.
-    """
-    if checkpoint_interval is not None and not writes:
-        raise ValueError(
-            "`checkpoint_interval` belongs to a `checkpoint_dir`. Received: "
-            f"checkpoint_interval={checkpoint_interval} and no folder, so "
-            "that nothing would be written."
-        )
-    if eval_interval is not None and not (measures or writes or logs):
-        raise ValueError(
-            "`eval_interval` belongs to `validation` and `protocol`, to "
-            "`gradient_agreement`, or to a folder of checkpoints or scalars. "
-            f"Received: eval_interval={eval_interval} and none of them, so "
-            "that nothing would be done."
-        )
-
-
-def check_begun(model, begun: bool) -> None:
-    """Refuses a MetaTrainer that `MetaModel.fit` knows nothing of.
-
-    Args:
-        model: That is trained.
-        begun: Whether its `fit` has called `before_fit`.
-
-    Raises:
-        ValueError: That says where it belongs.
-    """
-    if not begun:
-        raise ValueError(
-            "A MetaTrainer belongs in the list of callbacks of a "
-            f"MetaModel's `fit`. Received: `fit` of {type(model).__name__}, or "
-            "a CallbackList around it."
         )

@@ -46,7 +46,8 @@ class FitsEpisodes:
             ValueError: If `compile` was not called, the episodes do not suit
                 the model, or an argument means nothing here
                 (`batch_size`, `class_weight`) or misleads (`initial_epoch`
-                with `resume`, BackupAndRestore).
+                with `resume`, BackupAndRestore, averages swapped in at the
+                ends of epochs beside checkpoints).
         """
         self.require_compiled()
         fit_checks.check_arguments(x, y, kwargs)

@@ -17,6 +17,7 @@ ORDER = [
         "model_call",
     },
     {
+        "callback_checks",
         "clock",
         "distribution",
         "epoch_checks",

@@ -237,6 +237,41 @@ def test_averages_are_no_part_of_what_is_gone_on_from(tmp_path, killed_at):
     assert_same(all_values(whole), all_values(resumed))
 
 
+def test_averages_swapped_in_for_evaluations_are_no_part_of_it(tmp_path):
+    def trained(stop=(), **trainer):
+        outer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+        model, swap = (
+            meta_model(optimizer=outer),
+            keras.callbacks.SwapEMAWeights(),
+        )
+        watch = kr.MetaTrainer(**trainer)
+        model.fit(
+            TRAIN.episodes(SPEC, meta_batch_size=5),
+            validation_data=HELD_OUT.episodes(SPEC, meta_batch_size=5),
+            validation_steps=1,
+            steps_per_epoch=4,
+            epochs=3,
+            verbose=0,
+            callbacks=[swap, watch, *stop],
+        )
+        return model
+
+    trainer = {"checkpoint_dir": tmp_path, "checkpoint_interval": 3}
+    whole = trained()
+    with pytest.raises(KeyboardInterrupt):
+        trained([StopAt(10)], **trainer)
+    assert_same(all_values(whole), all_values(trained(resume=True, **trainer)))
+
+
+def test_averages_that_checkpoints_would_hold_are_refused(tmp_path):
+    outer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    model = meta_model(optimizer=outer)
+    run(model, callbacks=[swap])  # Nothing is written.
+    with pytest.raises(ValueError, match=r"Use SwapEMAWeights\(\)"):
+        run(model, callbacks=[swap], checkpoint_dir=tmp_path)
+
+
 class StopTrainingAt(StopAt):
     """As EarlyStopping would, in the middle of an epoch."""
 
