@@ -6,6 +6,7 @@ from absl import logging
 from keras_reptile import bfloat16_products, lowering
 from keras_reptile.asking_xla import known_to_xla, refused_by_xla
 from keras_reptile.second_order import refused_in_the_loop
+from keras_reptile.stateless import without_decay
 
 
 def check_outer_optimizer(optimizer) -> None:
@@ -27,6 +28,38 @@ def check_outer_optimizer(optimizer) -> None:
             "The outer optimizer must take a step at every meta-step. "
             "Received: one with gradient_accumulation_steps. Raise "
             "`meta_batch_size` instead, which averages over more tasks."
+        )
+
+
+def check_outer_decay(optimizer, algorithm, learner) -> None:
+    """Refuses an outer weight decay of what nothing else moves.
+
+    Args:
+        optimizer: The outer optimizer.
+        algorithm: Looked at if it is of the changes of the weights.
+        learner: The model, and what of it the inner loop adapts.
+
+    Raises:
+        ValueError: That names the variables.
+    """
+    of_changes = getattr(algorithm, "of_weight_changes", False)
+    if not of_changes or not optimizer.weight_decay:
+        return
+    variables = learner.model.trainable_variables
+    spared = without_decay(optimizer, variables)
+    decayed = [
+        variable
+        for i, (variable, adapts) in enumerate(zip(variables, learner.adapts))
+        if not adapts and i not in spared
+    ]
+    if decayed:
+        raise ValueError(
+            "What the inner loop does not adapt is not learned under this "
+            "algorithm, and the outer weight decay would only shrink it. "
+            f"Received: weight_decay={optimizer.weight_decay} and "
+            f"{', '.join(v.path for v in decayed)} not adapted. Call "
+            "`optimizer.exclude_from_weight_decay(var_list=[...])` with "
+            "these variables."
         )
 
 

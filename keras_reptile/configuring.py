@@ -159,6 +159,7 @@ class ConfiguresBothLoops:
             given["inner_variables"],
             in_bfloat16=given["convolution_dtype"] is not None,
         )
+        compiling.check_outer_decay(given["optimizer"], self.algorithm, learner)
         check_second_order(self.algorithm, learner)
         return learner
 

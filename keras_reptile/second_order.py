@@ -5,7 +5,10 @@ inside of a graph; an optimizer whose step does not depend smoothly on the
 gradient would make first-order MAML of it without a word.
 """
 
+import concurrent.futures
+import functools
 import re
+import weakref
 
 import keras
 import tensorflow as tf
@@ -28,13 +31,22 @@ _OF_FIRST_ORDER = {
     "FakeQuantWithMinMaxVarsGradient",
     "FakeQuantWithMinMaxVarsPerChannelGradient",
 }
+# By learner, the forms of examples that its layers were looked at with.
+_looked_at = weakref.WeakKeyDictionary()
+
+
+def is_second_order(algorithm) -> bool:
+    """Whether an algorithm, or what it is a partial of, says that it is."""
+    while isinstance(algorithm, functools.partial):
+        algorithm = algorithm.func
+    return bool(getattr(algorithm, "second_order", False))
 
 
 def check_second_order(algorithm, learner: Learner, batch=None) -> None:
     """Refuses layers and inner optimizers without a second derivative.
 
     Args:
-        algorithm: Checked for if its `second_order` is true.
+        algorithm: Checked for if it is of second order.
         learner: The model and the inner optimizer.
         batch: A `tf.TensorSpec` of what it is called on; `None` is what it was
             built with. Where that says too little, layers are not looked at.
@@ -42,15 +54,43 @@ def check_second_order(algorithm, learner: Learner, batch=None) -> None:
     Raises:
         ValueError: That names the layers, or the optimizer.
     """
-    if getattr(algorithm, "second_order", False):
-        name = getattr(algorithm, "__name__", type(algorithm).__name__)
-        who, remedy = f"The algorithm `{name}`", ""
-        if name == "maml":
-            who, remedy = "MAML", ', or use algorithm="fomaml"'
-        _check_optimizer(learner, who, remedy)
-        batch = batch or shapes.batch_built_with(learner.model)
-        if batch is not None:  # Else only the data can tell, in `fit`.
-            check_layers(learner, batch, who, remedy)
+    if not is_second_order(algorithm):
+        return
+    name = getattr(algorithm, "__name__", type(algorithm).__name__)
+    who, remedy = f"The algorithm `{name}`", ""
+    if name == "maml":
+        who, remedy = "MAML", ', or use algorithm="fomaml"'
+    _check_optimizer(learner, who, remedy)
+    batch = batch or shapes.batch_built_with(learner.model)
+    if batch is not None:  # Else only the data can tell, in `fit`.
+        check_layers(learner, batch, who, remedy)
+        _looked_at.setdefault(learner, set()).add(_form(batch))
+
+
+def check_in_algorithm(algorithm, learner: Learner, x) -> None:
+    """The same for an algorithm that is called, by whatever it is called.
+
+    A function around `maml` does not say that it is of second order, and who
+    calls one with a `Learner` has asked no `MetaModel`.
+
+    Args:
+        algorithm: That is of second order.
+        learner: As it was called with.
+        x: Examples, a tensor of any number of them.
+
+    Raises:
+        ValueError: As `check_second_order`.
+    """
+    if _form(x) in _looked_at.get(learner, ()):
+        return
+    batch = tf.TensorSpec(x.shape, x.dtype)
+    # In a thread of its own, which is outside of whatever graph is made here.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        thread.submit(check_second_order, algorithm, learner, batch).result()
+
+
+def _form(examples):
+    return tuple(examples.shape[1:]), examples.dtype
 
 
 def _check_optimizer(learner, who, remedy):
@@ -91,7 +131,7 @@ def refused_in_the_loop(algorithm, learner: Learner, batch=None) -> str | None:
     layers there that it compiles otherwise.
 
     Args:
-        algorithm: XLA is asked if its `second_order` is true.
+        algorithm: XLA is asked if it is of second order.
         learner: The model, its loss and its inner optimizer.
         batch: A `tf.TensorSpec` of what the model is called on; `None` is what
             it was built with.
@@ -101,7 +141,7 @@ def refused_in_the_loop(algorithm, learner: Learner, batch=None) -> str | None:
         that is not known.
     """
     batch = batch or shapes.batch_built_with(learner.model)
-    if batch is None or not getattr(algorithm, "second_order", False):
+    if batch is None or not is_second_order(algorithm):
         return None
     if _is_known_to_xla(learner):
         return None

@@ -16,6 +16,7 @@ from absl import logging
 from keras_reptile import algorithm_results, lanes, lowering, meta_step
 from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
+from keras_reptile.second_order import is_second_order
 from keras_reptile.seeds import is_seed
 
 WAYS = ("side_by_side", "one_after_another", "vectorized")
@@ -154,7 +155,7 @@ def _why_not_vectorized(model, algorithm):
             "as dropout, and a map over tasks draws others"
         )
     # XLA has no form for the mapped stack of what the loop's gradient needs.
-    if getattr(algorithm, "second_order", False):
+    if is_second_order(algorithm):
         return "XLA cannot compile the gradient of an inner loop over tasks"
     return None
 

@@ -42,12 +42,12 @@ ORDER = [
     {"shapes"},
     {"asking_xla", "inner_step", "loss_checks", "tokens"},
     {"learner", "data", "checks", "fit_warnings"},
+    {"second_order"},
     {
         "algorithm_results",
         "algorithms",
         "fit_checks",
         "layer_state",
-        "second_order",
     },
     {"analysis", "compiling", "meta_step", "resuming", "saving"},
     {"task_running", "fitting", "personal"},

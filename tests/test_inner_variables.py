@@ -111,6 +111,27 @@ def test_a_layer_in_place_of_its_name_is_refused():
         compiled(network, network.layers[-1])
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    ["reptile", "foml", "joint", kr.algorithms.combination([0, 1, 1])],
+)
+def test_an_outer_decay_of_what_is_not_adapted_is_refused(algorithm):
+    network = mlp()
+    body = network.trainable_variables[:-2]
+    outer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    with pytest.raises(ValueError, match=f"{body[0].path}.* not adapted"):
+        compiled(network, "head", algorithm, optimizer=outer)
+    outer.exclude_from_weight_decay(var_list=body)
+    model = compiled(network, "head", algorithm, optimizer=outer)
+    before = [v.numpy() for v in network.trainable_variables]
+    model.fit(blobs().episodes(SPEC, 4), steps_per_epoch=2, verbose=0)
+    changed = [
+        (b != v.numpy()).any()
+        for b, v in zip(before, network.trainable_variables)
+    ]
+    assert changed == [False] * len(body) + [True] * 2
+
+
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml"])
 def test_what_is_not_adapted_is_learned_from_the_queries(algorithm):
     network = mlp()

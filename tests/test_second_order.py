@@ -1,5 +1,7 @@
 """What MAML cannot go through is refused by name, before it is trained."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -162,6 +164,34 @@ def test_an_optimizer_of_signs_is_named():
     compiled(mlp(), "fomaml", "lion")
 
 
+def halved(learner, state, task):
+    gradient, adapted = kr.algorithms.get("maml")(learner, state, task)
+    return [part / 2 for part in gradient], adapted
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "interpolation", "message"),
+    [
+        ("lion", "nearest", "those of Lion have a derivative of"),
+        ("sgd", "bilinear", r"enlarge \(ResizeBilinearGrad\)"),
+    ],
+)
+def test_maml_inside_of_another_algorithm_refuses(
+    optimizer, interpolation, message
+):
+    model = compiled(enlarging(interpolation), halved, optimizer)
+    tasks = small_images(4)
+    with pytest.raises(ValueError, match=message):
+        model.fit(tasks, steps_per_epoch=1, verbose=0)
+    task = kr.episodes.unstack(next(iter(tasks)))[0]
+    learner = model.learner
+    with pytest.raises(ValueError, match=message):
+        kr.algorithms.get("maml")(learner, learner.state(), task)
+    with pytest.raises(ValueError, match=message):
+        partial = functools.partial(kr.algorithms.get("maml"))
+        compiled(enlarging(interpolation), partial, optimizer)
+
+
 def test_a_gradient_that_may_be_clipped_is_no_sign():
     optimizer = keras.optimizers.SGD(0.1, clipvalue=0.05)
     compiled(mlp(), "maml", optimizer)
@@ -190,8 +220,9 @@ def of_any_extent(*layers):
     )
 
 
-def small_images():
-    x = np.random.default_rng(0).random((12, 5, 5, 1)).astype("float32")
+def small_images(extent=5):
+    shape = 12, extent, extent, 1
+    x = np.random.default_rng(0).random(shape).astype("float32")
     classes = kr.data.ClassDataset(x, [4] * 3)
     return classes.episodes(kr.EpisodeSpec(ways=3, shots=2, inner_steps=1))
 

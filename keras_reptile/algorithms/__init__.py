@@ -4,11 +4,13 @@ An algorithm is a plain function
 `(learner, state, task) -> (meta_gradient, adapted_state)`; a user's own one
 is passed to `MetaModel` as it is.
 
-Two attributes of the function may say more of it. `second_order = True`: it
+Three attributes of the function may say more of it. `second_order = True`: it
 differentiates inner steps, so that layers and inner optimizers without a second
 derivative are refused, and tasks are not vectorized. `additive = True`: what
 it returns for all inner steps is the sum of what it returns for the parts of
-them, so that a task may be cut in two among cores.
+them, so that a task may be cut in two among cores. `of_weight_changes = True`:
+it is made of what inner steps change, so that what the inner loop does not
+adapt is to stay as it is.
 """
 
 import inspect

@@ -17,6 +17,8 @@ from keras_reptile.learner import Learner
 class Combination:
     """An algorithm; made by `kr.algorithms.combination`."""
 
+    of_weight_changes = True
+
     def __init__(self, coefficients):
         self.coefficients = _checked(coefficients)
 

@@ -56,5 +56,8 @@ def foml_tail(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     return _change(before, after), before._replace(slots=after.slots)
 
 
+foml.of_weight_changes = foml_tail.of_weight_changes = True
+
+
 def _change(before, after):
     return [b - a for b, a in zip(before.weights, after.weights)]

@@ -26,3 +26,6 @@ def joint(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     # `loss` is a sum over all the steps of the task, of which one was taken.
     steps = task.batches.shape[0]
     return meta_gradient, adapted._replace(loss=steps * adapted.loss)
+
+
+joint.of_weight_changes = True

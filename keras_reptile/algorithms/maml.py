@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_reptile.episodes import Task
 from keras_reptile.inner_step import State, dense
 from keras_reptile.learner import Learner
+from keras_reptile.second_order import check_in_algorithm
 
 
 def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
@@ -26,8 +27,10 @@ def maml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
         after the inner loop.
 
     Raises:
-        ValueError: If the episodes have no query examples.
+        ValueError: If the episodes have no query examples, or a layer or the
+            inner optimizer no second derivative.
     """
+    check_in_algorithm(maml, learner, task.support.x)
     with tf.GradientTape() as tape:
         tape.watch(state.weights)
         adapted = learner.adapt(state, task)

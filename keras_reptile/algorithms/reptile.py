@@ -32,3 +32,4 @@ def reptile(learner: Learner, state: State, task: Task) -> tuple[list, State]:
 # The meta-gradients of a task's parts, each begun where the one before it
 # ended, add up to the task's: so a task may be cut in two (`lanes.py`).
 reptile.additive = True
+reptile.of_weight_changes = True
