@@ -6,18 +6,14 @@ into every checkpoint and compared when it is restored.
 """
 
 import dataclasses
-import functools
-import json
 
 import keras
-import numpy as np
 
+from keras_reptile.descriptions import as_json, described, plain
 from keras_reptile.stateless import without_decay
 
 _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
-# Of a layer or optimizer: what differs between copies, or names its parts.
-_LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 _UNDECAYED = "{}, not decayed"
 # Of a layer: what decides what weights of given shapes compute.
 _OF_COMPUTATION = {
@@ -45,17 +41,17 @@ def of_model(
         adapts: Whether the inner loop adapts each trainable variable.
     """
     settings = {
-        f"layer {i}": _described(layer)
+        f"layer {i}": described(layer)
         for i, layer in enumerate(model._flatten_layers(include_self=False))
     }
     settings |= {
-        "algorithm": _described(algorithm),
+        "algorithm": described(algorithm),
         "inner_state": inner_state,
-        "inner_optimizer": _described(compiled["inner_optimizer"]),
-        "outer optimizer": _described(compiled["optimizer"]),
-        "loss": _described(keras.losses.get(compiled["loss"])),
+        "inner_optimizer": described(compiled["inner_optimizer"]),
+        "outer optimizer": described(compiled["optimizer"]),
+        "loss": described(keras.losses.get(compiled["loss"])),
         "inner_reduction": compiled["inner_reduction"],
-        "inner_weight_decay": _plain(compiled["inner_weight_decay"]),
+        "inner_weight_decay": plain(compiled["inner_weight_decay"]),
         "jit_compile": compiled["jit_compile"],
     }
     for name in ("optimizer", "inner_optimizer"):
@@ -68,7 +64,7 @@ def of_model(
         ]
     if compiled["convolution_dtype"] is not None:
         settings["convolution_dtype"] = compiled["convolution_dtype"]
-    return _as_json(settings)
+    return as_json(settings)
 
 
 def of_stream(dataset) -> dict:
@@ -80,7 +76,7 @@ def of_stream(dataset) -> dict:
         "classes": dataset.num_classes,
         **dataset.arguments,
     }
-    return _as_json(_plain(settings))
+    return as_json(plain(settings))
 
 
 def difference(here: dict, there: dict) -> tuple | None:
@@ -204,49 +200,4 @@ def of_protocol(protocol, checksum: int | None) -> dict:
         for field in dataclasses.fields(protocol)
     }
     fields[CHECKSUM] = checksum
-    return {_PROTOCOL: _as_json(_plain(fields))}
-
-
-def _described(thing):
-    """What a layer, optimizer, loss or algorithm is made of."""
-    if isinstance(thing, functools.partial):
-        arguments = _plain([list(thing.args), thing.keywords])
-        return [_described(thing.func), *arguments]
-    if not hasattr(thing, "get_config"):
-        own = getattr(thing, "__name__", None)
-        state = getattr(thing, "__dict__", {})
-        return own or [type(thing).__name__, _plain(state)]
-    try:
-        config = thing.get_config()
-    except NotImplementedError:  # As Keras says of a layer without its own.
-        config = {}
-    return [type(thing).__name__, _without_names(config)]
-
-
-def _plain(value):
-    """Without what would be told apart by its place in memory."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "numpy") or isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(value).tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return getattr(value, "__name__", type(value).__name__)
-
-
-def _without_names(value):
-    if isinstance(value, dict):
-        # A dtype policy is its name.
-        if "DTypePolicy" in str(value.get("class_name")):
-            return value
-        kept = value.keys() - _LEFT_OUT
-        return {key: _without_names(value[key]) for key in sorted(kept)}
-    if isinstance(value, (list, tuple)):
-        return [_without_names(entry) for entry in value]
-    return value
-
-
-def _as_json(settings):
-    return json.loads(json.dumps(settings, default=_plain))
+    return {_PROTOCOL: as_json(plain(fields))}

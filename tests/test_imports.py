@@ -10,6 +10,7 @@ ORDER = [
     {
         "array_input",
         "bfloat16_products",
+        "descriptions",
         "exact_moments",
         "integers",
         "layer_scopes",

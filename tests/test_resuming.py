@@ -7,6 +7,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import (
     SPEC,
     all_values,
@@ -27,7 +28,7 @@ from watched_run import (
 )
 
 import keras_reptile as kr
-from keras_reptile import checkpoints
+from keras_reptile import checkpoints, descriptions
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -181,10 +182,28 @@ def scaled_by(learner, state, task, factor):
     return [g * factor for g in gradient], adapted
 
 
+def closure(factor):
+    def own(learner, state, task):
+        return scaled_by(learner, state, task, factor)
+
+    return own
+
+
+def by_default(factor):
+    return lambda learner, state, task, by=factor: scaled_by(
+        learner, state, task, by
+    )
+
+
 @pytest.mark.parametrize(
     "algorithm",
-    [Scaled, lambda factor: functools.partial(scaled_by, factor=factor)],
-    ids=["instance", "partial"],
+    [
+        Scaled,
+        lambda factor: functools.partial(scaled_by, factor=factor),
+        closure,
+        by_default,
+    ],
+    ids=["instance", "partial", "closure", "default"],
 )
 def test_nor_by_an_algorithm_made_otherwise(tmp_path, algorithm):
     def fit(factor, resume):
@@ -198,6 +217,30 @@ def test_nor_by_an_algorithm_made_otherwise(tmp_path, algorithm):
     fit(0.5, True)
     with pytest.raises(ValueError, match="'algorithm.*' is 0.25 here, and"):
         fit(0.25, True)
+
+
+def test_what_a_function_is_made_with_is_told_by_its_value():
+    def made_with(value):
+        return lambda learner, state, task: value
+
+    table = np.arange(5_000.0)
+    name, bound = descriptions.described(made_with(table))
+    assert name == "<lambda>" and len(str(bound)) < 50
+    for same, other in (
+        (table.copy(), table + 1),
+        (tf.constant([1.0]), tf.constant([2.0])),
+        ([1, 2], [2, 1]),
+    ):
+        one, two, three = (
+            descriptions.described(made_with(value))
+            for value in (same, same, other)
+        )
+        assert one == two != three
+    first, second = (tf.Variable(float(i)) for i in range(2))
+    assert descriptions.described(made_with(first)) == descriptions.described(
+        made_with(second)
+    )
+    assert descriptions.described(kr.algorithms.get("reptile")) == "reptile"
 
 
 def test_the_best_survives_a_resumption(tmp_path):
