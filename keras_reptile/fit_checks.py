@@ -1,18 +1,31 @@
 """What is asked of a dataset and of a model when `fit` is called."""
 
+import contextlib
+import re
+
 import numpy as np
 import tensorflow as tf
 
-from keras_reptile import callback_checks, checks, fit_warnings, loss_checks
+from keras_reptile import (
+    callback_checks,
+    checks,
+    fit_warnings,
+    loss_checks,
+    shapes,
+)
 from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
+
+# Around what TensorFlow is to say of an element, to find it in its words.
+_SAID = re.compile("<<(.*?)>>", re.DOTALL)
 
 
 def check_task_dataset(dataset, model, loss) -> np.ndarray:
     """Refuses a dataset that the model cannot be meta-trained on.
 
     Its first element is looked at: the rank and shape of the examples, NaN,
-    the type and range of the labels, the rows that the batches name.
+    the type and range of the labels, the rows that the batches name. Of the
+    others there is `checked_throughout`.
 
     Args:
         dataset: A `tf.data.Dataset`.
@@ -55,6 +68,58 @@ def check_task_dataset(dataset, model, loss) -> np.ndarray:
         checks.check_tasks(tasks, model, loss.takes_labels)
         loss_checks.check_losses(tasks, model, loss)
     return tasks.support.x
+
+
+def checked_throughout(dataset, model, loss):
+    """A dataset of which every element is looked at as it is taken.
+
+    A compiled program would take another row, or another class, for one that
+    is not there. NaN needs no look: its task is left out, and counted.
+
+    Args:
+        dataset: Of tasks. A stream of `kr.data` is returned as it is.
+        model: The built inner model.
+        loss: A `PerExampleLoss`, which says whether targets are labels.
+    """
+    if hasattr(dataset, "starting_at"):
+        return dataset
+    example = dataset.element_spec.support.x.shape[2:]
+    width = shapes.width(model, example) if loss.takes_labels else None
+
+    @tf.autograph.experimental.do_not_convert
+    def looked_at(task):
+        rows = task.support.x.shape[1]
+        within = [_within("`batches`", task.batches, rows)]
+        if width is not None:
+            for name in ("support", "query"):
+                labels = getattr(task, name).y
+                within.append(_within(f"`{name}.y`", labels, width))
+        with tf.control_dependencies(within):
+            return tf.nest.map_structure(tf.identity, task)
+
+    return dataset.map(looked_at, num_parallel_calls=1)
+
+
+def _within(name, numbers, end):
+    ok = tf.reduce_all((numbers >= 0) & (numbers < tf.cast(end, numbers.dtype)))
+    lowest, highest = tf.reduce_min(numbers), tf.reduce_max(numbers)
+    said = tf.strings.format(
+        f"<<Every element's {name} must be from 0 to {end - 1}, as those of "
+        "the first are. Received: {} to {} in a later one.>>",
+        (lowest, highest),
+    )
+    return tf.debugging.Assert(ok, [said])
+
+
+@contextlib.contextmanager
+def in_our_words():
+    """Has what `checked_throughout` finds raised as a `ValueError`."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if (found := _SAID.search(error.message)) is None:
+            raise
+        raise ValueError(found[1]) from None
 
 
 def check_arguments(x, y, arguments: dict) -> None:

@@ -77,13 +77,17 @@ class FitsEpisodes:
     def _keras_fit(self, x, goes_on=False, **kwargs):
         callbacks = kwargs.get("callbacks")
         fit_warnings.warn_of_zero_rate(kwargs, self.optimizer, self.meta_step)
-        with resuming.final_values(self, callbacks, goes_on):
+        final_values = resuming.final_values(self, callbacks, goes_on)
+        with final_values, fit_checks.in_our_words():
             return super().fit(
                 self._shared(x, kwargs, "steps_per_epoch"), **kwargs
             )
 
     def _shared(self, x, arguments, steps):
-        """`x` for the replicas; Keras cannot see the end of it then."""
+        """`x` as Keras gets it; of several replicas it cannot see the end."""
+        x = fit_checks.checked_throughout(
+            x, self.inner_model, self.learner.loss_function
+        )
         if not distribution.is_shared(self.distribute_strategy):
             return x
         if arguments.get(steps) is None:
@@ -149,7 +153,8 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+        with fit_checks.in_our_words():
+            return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """`keras.Model.predict` with the weights as they stand, not adapted.

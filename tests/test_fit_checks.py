@@ -71,6 +71,38 @@ def test_tasks_that_do_not_suit_are_refused(changes, text):
         meta_model().fit(dataset(**changes), steps_per_epoch=1, verbose=0)
 
 
+def labelled(number):
+    return ONE.support._replace(y=ONE.support.y + number)
+
+
+ASKED = ONE._replace(query=ONE.support)
+
+
+@pytest.mark.parametrize(
+    "later, text",
+    [
+        ({"batches": ONE.batches + 9}, "`batches` must be from 0 to 11.*9 to"),
+        ({"batches": ONE.batches - 1}, "`batches` must be from 0 to 11.*-1"),
+        ({"support": labelled(1)}, "`support.y` must be from 0 to 2.*1 to 3"),
+        ({"query": labelled(-9)}, "`query.y` must be from 0 to 2.*-9"),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_later_tasks_name_and_is_not_there_is_refused(later, text, steps):
+    """A compiled program takes another row, or class, without a word."""
+    first, later = (
+        tf.data.Dataset.from_tensors(tasks)
+        for tasks in (ASKED, ASKED._replace(**later))
+    )
+    model = meta_model(steps_per_execution=steps)
+    model.fit(first.repeat(2), steps_per_epoch=2, verbose=0)
+    both = first.concatenate(later)
+    with pytest.raises(ValueError, match=text):
+        model.fit(both, steps_per_epoch=2, verbose=0)
+    with pytest.raises(ValueError, match=text):
+        model.evaluate(both, steps=2, verbose=0)
+
+
 def test_other_data_is_refused():
     with pytest.raises(ValueError, match="tf.data.Dataset of Tasks.*ndarray"):
         meta_model().fit(np.zeros((3, 4)), steps_per_epoch=1)
