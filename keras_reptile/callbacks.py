@@ -61,8 +61,9 @@ class MetaTrainer(keras.callbacks.Callback):
             there is one. Without it a folder that holds any is refused.
         gradient_agreement: Also logs, with every evaluation, how far the
             gradients of two batches of one task agree, on the first 20 tasks
-            of the stream: `gradient_inner_product`, `gradient_cosine` and
-            `gradient_transfer`, see `kr.analysis.gradient_agreement`.
+            that are trained on: `gradient_inner_product`, `gradient_cosine`
+            and `gradient_transfer`, each with its `_ci95`, see
+            `kr.analysis.gradient_agreement`, which has it of other tasks.
         log_dir: Where TensorBoard scalars by meta-step go, those of training
             at the ends of epochs; `None` writes none.
             (`keras.callbacks.TensorBoard` has them by epoch.)
@@ -222,6 +223,8 @@ class MetaTrainer(keras.callbacks.Callback):
         callback_checks.check_begun(self.model, self._begun)
         self._record.finished = False
         self._last_step = self.model.meta_step
+        if self._last_step == 0 and (start := self._measurements.agreement()):
+            self._scalars.write(0, start)  # What it is to grow from.
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()

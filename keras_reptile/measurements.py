@@ -89,6 +89,12 @@ class Measurements:
         if self._probe is not None:
             if stop():
                 return None
-            agreement = self._probe.measure()._asdict()
-            scalars |= {f"gradient_{n}": v for n, v in agreement.items()}
+            scalars |= self.agreement()
         return scalars
+
+    def agreement(self) -> dict:
+        """That of gradients by name, where it is measured, as they stand."""
+        if self._probe is None:
+            return {}
+        agreement = self._probe.measure()._asdict()
+        return {f"gradient_{name}": v for name, v in agreement.items()}

@@ -19,18 +19,17 @@ def test_dropout_takes_nothing_of_the_transfer():
     assert kr.analysis.gradient_agreement(learner, tasks).transfer == 0.0
 
 
-def sine_agreement(algorithm, steps=5):
-    """On fresh waves after 1,500 meta-steps, of so many batches each."""
+def sine_agreement(algorithm, steps, outer_rate, meta_steps=1_500):
+    """On fresh waves, of five batches each, however many are trained on."""
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(32, "tanh") for _ in range(2)]
     model = kr.MetaModel(
         keras.Sequential([keras.Input((1,)), *layers, keras.layers.Dense(1)]),
         algorithm,
     )
-    rate = 1.0 if algorithm == "joint" else 0.2
     model.compile(
-        keras.optimizers.SGD(rate),
-        keras.optimizers.SGD(0.02),
+        keras.optimizers.SGD(outer_rate),
+        keras.optimizers.SGD(0.1),
         "mse",
         jit_compile=False,
         steps_per_execution=100,
@@ -39,21 +38,38 @@ def sine_agreement(algorithm, steps=5):
         ways=1, shots=50, inner_steps=steps, inner_batch_size=10
     )
     waves = kr.data.SineWaves()
-    model.fit(waves.episodes(spec), steps_per_epoch=1_500, verbose=0)
-    spec = dataclasses.replace(spec, inner_steps=5)
-    fresh = next(iter(waves.episodes(spec, 100, seed=1)))
-    return kr.analysis.gradient_agreement(model.learner, fresh)
+    if meta_steps:
+        stream = waves.episodes(spec)
+        model.fit(stream, steps_per_epoch=meta_steps, verbose=0)
+    fresh = waves.episodes(dataclasses.replace(spec, inner_steps=5), seed=1)
+    return kr.analysis.gradient_agreement(model.learner, fresh, 200)
+
+
+def is_above(high, low, measure):
+    """Beyond both intervals."""
+    gap = getattr(high, measure) - getattr(low, measure)
+    return gap > sum(getattr(of, f"{measure}_ci95") for of in (high, low))
 
 
 def test_agreement_grows_with_the_steps_and_not_under_joint_training():
-    joint = sine_agreement("joint")
-    few, many = sine_agreement("reptile", 2), sine_agreement("reptile", 5)
-    foml = sine_agreement("foml")
-    print(joint, few, many, foml)
-    for measure in ("inner_product", "transfer"):
-        values = [getattr(of, measure) for of in (joint, few, many)]
-        assert 2 * values[0] < values[2] and values[1] < values[2]
-        assert 2 * values[0] < getattr(foml, measure)
+    """T5: all take as long a way, of so many steps for each meta-step."""
+    start = sine_agreement("joint", 1, 0.2, meta_steps=0)
+    joint, foml = (
+        sine_agreement("joint", 1, 0.2),
+        sine_agreement("foml", 2, 0.2),
+    )
+    few, many = (
+        sine_agreement("reptile", 2, 0.1),
+        sine_agreement("reptile", 4, 0.05),
+    )
+    print(start, joint, few, many, foml)
+    for measure in ("inner_product", "cosine", "transfer"):
+        assert is_above(few, joint, measure)
+        assert is_above(many, few, measure)
+        assert is_above(foml, joint, measure)
+    for measure in ("cosine", "transfer"):  # The product falls with the loss.
+        assert is_above(few, start, measure)
+    assert joint.cosine < start.cosine
 
 
 def test_meta_trainer_logs_the_agreement(tmp_path):
@@ -66,11 +82,12 @@ def test_meta_trainer_logs_the_agreement(tmp_path):
     tasks = [next(iter(stream.skip(i))) for i in range(10)]
     tasks = tf.nest.map_structure(lambda *x: tf.concat(x, 0), *tasks)
     expected = kr.analysis.gradient_agreement(model.learner, tasks)
-    for name in ("inner_product", "cosine", "transfer"):
+    for name in kr.analysis.Agreement._fields:
         received = history.history[f"gradient_{name}"][-1]
         np.testing.assert_allclose(received, getattr(expected, name), rtol=1e-4)
-        ((step, shown),) = scalars(tmp_path)[f"gradient_{name}"]
+        (first, before), (step, shown) = scalars(tmp_path)[f"gradient_{name}"]
         assert step == 3 and shown == np.float32(received)
+        assert first == 0 and before != shown  # Where all began.
 
 
 def test_agreement_of_orthogonal_and_of_equal_gradients():
@@ -87,8 +104,23 @@ def test_agreement_of_orthogonal_and_of_equal_gradients():
         )
         # A gradient of 2; a step of 0.1 takes the loss from 1 to 0.64.
         np.testing.assert_allclose(
-            agreement, (4 * cosine, cosine, 0.36 * cosine), atol=1e-6
+            agreement[:3], (4 * cosine, cosine, 0.36 * cosine), atol=1e-6
         )
+        assert np.isnan(agreement[3:]).all()  # Of one task.
+
+
+def test_the_interval_is_that_of_the_tasks():
+    learner, tasks = classifier()
+    of_each = [
+        kr.analysis.gradient_agreement(
+            learner, tf.nest.map_structure(lambda part: part[tf.newaxis], task)
+        )[:3]
+        for task in kr.episodes.unstack(tasks)
+    ]
+    agreement = kr.analysis.gradient_agreement(learner, tasks)
+    spread = 1.96 * np.std(of_each, 0, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(agreement[:3], np.mean(of_each, 0), rtol=1e-5)
+    np.testing.assert_allclose(agreement[3:], spread, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

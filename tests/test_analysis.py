@@ -127,17 +127,24 @@ def test_expected_meta_gradients_have_the_papers_coefficients(
         np.testing.assert_allclose(fitted[1], expected[1], rtol=0.1)
 
 
-def test_a_stream_gives_its_first_tasks(float64):
-    learner, tasks = classifier()
-    stream = blobs(examples=8).episodes(APART, 6)
+@pytest.mark.parametrize("meta_batch", [1, 4])
+def test_a_stream_gives_its_first_tasks(float64, meta_batch):
+    learner, _ = classifier()
+    stream = blobs(examples=8).episodes(APART, meta_batch)
+    tasks = [next(iter(stream.skip(i))) for i in range(6)]
+    tasks = tf.nest.map_structure(lambda *x: tf.concat(x, 0)[:6], *tasks)
     for of in (
         kr.analysis.estimate_terms,
-        lambda *given: kr.analysis.measure_meta_gradients(*given, 0.1)["maml"],
+        lambda *given, num_tasks=6: kr.analysis.measure_meta_gradients(
+            *given, 0.1, num_tasks
+        )["maml"],
         kr.analysis.gradient_agreement,
     ):
-        ours, theirs = of(learner, stream), of(learner, tasks)
+        ours, theirs = of(learner, stream, num_tasks=6), of(learner, tasks)
         for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs)):
             np.testing.assert_array_equal(a, b)
+        fewer = of(learner, stream.take(1), num_tasks=100)  # It ends before.
+        assert np.isfinite(tf.nest.flatten(fewer)[0]).all()
 
 
 def test_maml_is_that_of_the_algorithm(float64):

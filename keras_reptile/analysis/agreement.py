@@ -5,13 +5,16 @@ product of the gradients of a task's batches, so that a step on one of them
 lowers the loss on the others; joint training has no such term.
 """
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_reptile.analysis import inputs, vectors
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.learner import Learner
+from keras_reptile.scores import confidence_interval
 
 _PROBED = 20
 
@@ -21,21 +24,28 @@ class Agreement(NamedTuple):
 
     `inner_product` is of their gradients; `cosine` that divided by their
     norms; `transfer` by how much a step on the first, as the inner optimizer
-    takes it, lowers the mean loss on the second.
+    takes it, lowers the mean loss on the second. Of each there is the
+    half-width of the 95 % confidence interval; NaN for one task.
     """
 
     inner_product: float
     cosine: float
     transfer: float
+    inner_product_ci95: float
+    cosine_ci95: float
+    transfer_ci95: float
 
 
-def gradient_agreement(learner: Learner, tasks: Task) -> Agreement:
+def gradient_agreement(
+    learner: Learner, tasks: Task, num_tasks: int = 100
+) -> Agreement:
     """Measures how much the batches of one task agree.
 
     Args:
         learner: The model, its loss and its inner optimizer, as they stand.
         tasks: A batch of tasks with at least two inner batches each, or a
-            stream of them, of which the first element is taken.
+            stream of them.
+        num_tasks: How many to take of a stream.
 
     Returns:
         `Agreement`.
@@ -48,11 +58,11 @@ def gradient_agreement(learner: Learner, tasks: Task) -> Agreement:
     Example:
 
     ```python
-    tasks = next(iter(omniglot.train.episodes(spec, meta_batch_size=20)))
-    kr.analysis.gradient_agreement(model.learner, tasks).cosine
+    stream = omniglot.validation.episodes(spec, seed=1)
+    kr.analysis.gradient_agreement(model.learner, stream).cosine
     ```
     """
-    tasks = inputs.checked_tasks(learner, tasks)
+    tasks = inputs.checked_tasks(learner, tasks, num_tasks)
     return Probe(learner, unstack(tasks)).measure()
 
 
@@ -75,19 +85,18 @@ class Probe:
     @classmethod
     def from_stream(cls, learner: Learner, x: tf.data.Dataset) -> "Probe":
         """On the first tasks of a stream, 20 or what it has."""
-        tasks = []
-        for element in x:
-            tasks += unstack(element)
-            if len(tasks) >= _PROBED:
-                break
-        return cls(learner, tasks[:_PROBED])
+        return cls(learner, unstack(inputs.first_tasks(x, _PROBED)))
 
     def measure(self) -> Agreement:
         """The agreement at the model's weights and slots as they stand."""
         state = self._learner.state()
         values = [self._of_task(state, task) for task in self._tasks]
-        means = [float(tf.reduce_mean(tf.stack(part))) for part in zip(*values)]
-        return Agreement(*means)
+        parts = [np.asarray(tf.stack(part)) for part in zip(*values)]
+        one = len(self._tasks) == 1
+        return Agreement(
+            *(float(part.mean()) for part in parts),
+            *(math.nan if one else confidence_interval(p) for p in parts),
+        )
 
 
 def _measuring_function(learner):

@@ -62,7 +62,9 @@ def coefficients(algorithm: str, batches: int) -> tuple[float, float]:
     }[algorithm]
 
 
-def estimate_terms(learner: Learner, tasks: Task) -> Terms:
+def estimate_terms(
+    learner: Learner, tasks: Task, num_tasks: int = 100
+) -> Terms:
     """Estimates AvgGrad and AvgGradInner at the model's weights.
 
     The mean over tasks, and in each over all ordered pairs of its batches,
@@ -71,8 +73,9 @@ def estimate_terms(learner: Learner, tasks: Task) -> Terms:
     Args:
         learner: The model and its loss.
         tasks: A batch of tasks with at least 2 inner batches each, or a
-            stream of them, of which the first element is taken. The log says
-            so where batches of a task share examples.
+            stream of them. The log says so where batches of a task share
+            examples.
+        num_tasks: How many to take of a stream.
 
     Returns:
         `Terms`, of the variables that the learner adapts; zeros for others.
@@ -81,7 +84,7 @@ def estimate_terms(learner: Learner, tasks: Task) -> Terms:
         ValueError: If the tasks do not suit the learner, or a task has one
             batch only.
     """
-    tasks = inputs.checked_tasks(learner, tasks)
+    tasks = inputs.checked_tasks(learner, tasks, num_tasks)
     _require_pairs(tasks)
     inputs.warn_of_shared_examples(tasks)
     check_smooth(learner, tasks.support.x[0])

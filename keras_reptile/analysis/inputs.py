@@ -10,19 +10,20 @@ from absl import logging
 from keras_reptile import checks, loss_checks, shapes
 from keras_reptile.array_input import as_array
 from keras_reptile.episodes import Task
+from keras_reptile.integers import check_integer
 from keras_reptile.learner import Learner
 
 # By learner, the width of its outputs for each form of a batch.
 _widths = weakref.WeakKeyDictionary()
 
 
-def checked_tasks(learner: Learner, tasks) -> Task:
+def checked_tasks(learner: Learner, tasks, num_tasks: int) -> Task:
     """A batch of tasks that suits the learner.
 
     Args:
         learner: The model and its loss.
-        tasks: A batch of tasks, or a dataset of them, of which the first
-            element is taken.
+        tasks: A batch of tasks, or a dataset of them.
+        num_tasks: How many to take of a dataset, from its beginning.
 
     Returns:
         The batch.
@@ -31,11 +32,29 @@ def checked_tasks(learner: Learner, tasks) -> Task:
         ValueError: If either is something else, or they do not go together.
     """
     check_learner(learner)
+    check_integer("num_tasks", num_tasks, 1)
     if isinstance(tasks, tf.data.Dataset):
-        tasks = next(iter(tasks.take(1)), None)
+        tasks = first_tasks(tasks, num_tasks)
     _check_rank(tasks, 3, "a batch of tasks, as an element of a stream is")
     _check_values(learner, tasks)
     return tasks
+
+
+def first_tasks(dataset: tf.data.Dataset, count: int) -> Task | None:
+    """So many tasks of a dataset, or all that it has; `None` if it has none."""
+    elements, found = [], 0
+    for element in dataset:
+        elements.append(element)
+        if not isinstance(element, Task) or np.ndim(element.batches) != 3:
+            return element  # Refused for what it is.
+        found += len(element.batches)
+        if found >= count:
+            break
+    if not elements:
+        return None
+    return tf.nest.map_structure(
+        lambda *parts: tf.concat(parts, 0)[:count], *elements
+    )
 
 
 def check_task(learner: Learner, task) -> None:

@@ -113,7 +113,7 @@ def _on_path(learner, state, task, rate):
 
 
 def measure_meta_gradients(
-    learner: Learner, tasks: Task, rate: float
+    learner: Learner, tasks: Task, rate: float, num_tasks: int = 100
 ) -> dict[str, list]:
     """The mean of `meta_gradients` over tasks, from the model's weights.
 
@@ -124,8 +124,9 @@ def measure_meta_gradients(
     Args:
         learner: The model and its loss.
         tasks: A batch of tasks with k inner batches each, or a stream of
-            them, of which the first element is taken.
+            them.
         rate: The inner rate, above 0.
+        num_tasks: How many to take of a stream.
 
     Returns:
         As `meta_gradients`.
@@ -135,7 +136,7 @@ def measure_meta_gradients(
             above 0.
     """
     rate = inputs.checked_rate(rate)
-    tasks = inputs.checked_tasks(learner, tasks)
+    tasks = inputs.checked_tasks(learner, tasks, num_tasks)
     check_smooth(learner, tasks.support.x[0])
     state = learner.state()
     of_task = tf.function(
