@@ -68,10 +68,28 @@ def test_sine(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     for name in ("random", "joint", "maml", "reptile"):
         assert set(results[name]["mse"]) == {"0", "1", "8", "32"}
+    for name in ("random", "maml"):
+        logged = curves.logged(tmp_path / name / "test")
+        errors = logged["mse_after_inner_steps"]
+        assert errors == pytest.approx(
+            {int(n): e for n, e in results[name]["mse"].items()}
+        )
     assert (tmp_path / "sine.png").read_bytes().startswith(b"\x89PNG")
     again = run("sine", *quick, f"--logdir={tmp_path}")
     assert again.returncode == 2
     assert "another --logdir" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+def test_sine_meets_its_bands(tmp_path):
+    """At full length: a minute and a half, alone."""
+    ended = run("sine", f"--logdir={tmp_path}", timeout=1800)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((tmp_path / "results.json").read_text())
+    reptile, joint = found["reptile"], found["joint"]
+    assert reptile["mse"]["32"] < min(0.3, 0.1 * joint["mse"]["32"])
+    assert found["maml"]["mse"]["32"] < 0.3
+    assert reptile["mean_absolute_output"] < 0.1
 
 
 def test_theory(tmp_path):
@@ -86,6 +104,10 @@ def test_theory(tmp_path):
         assert abs(found["measured"][-1][1] - paper[1]) < 0.1
         assert 1.8 < found["slope"] < 2.2
         assert 0.999 < found["cosine"][-1] <= 1.0
+    logged = curves.logged(tmp_path / "runs/reptile")
+    assert logged["average_gradient_inner/paper"] == {2: 1.0}
+    measured = results["batches"]["2"]["reptile"]["measured"][-1][1]
+    assert logged["average_gradient_inner/fit"] == pytest.approx({2: measured})
     picture = (tmp_path / "runs/theory.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     ended = run("theory", "--rates=nan", "--rates=1", f"--logdir={tmp_path}/x")
@@ -148,6 +170,8 @@ def test_gradient_combinations(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["runs"]) == {"g2"}
     assert results["runs"]["g2"]["meta_iters"] == [2]
+    logged = curves.logged(tmp_path / "g2/test")["test_accuracy"]
+    assert logged == pytest.approx({2: results["runs"]["g2"]["final"]})
     picture = tmp_path / "gradient_combinations.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     ended = run("gradient_combinations", *arguments, "--only=g2", "--resume")
@@ -445,13 +469,21 @@ def test_what_cannot_be_is_refused_before_training():
 def test_algorithms(tmp_path):
     ended = run(
         "algorithms",
-        *("--meta_iters=2", "--eval_samples=2", "--only=joint"),
+        *("--meta_iters=20", "--eval_samples=2", "--only=joint"),
         *(f"--data_dir={TFDS}", f"--logdir={tmp_path}"),
     )
     assert ended.returncode == 0, ended.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["joint"]["scores"]) == {"1-shot", "5-shot"}
     assert results["joint"]["peak_memory"] > 1e8
+    assert (
+        len(curves.logged(tmp_path / "joint/train")["epoch_inner_loss"]) == 10
+    )
+    logged = curves.logged(tmp_path / "joint/test")
+    scores = results["joint"]["scores"]["5-shot"]["transductive"]
+    assert logged["test_accuracy/5-shot_transductive"] == pytest.approx(
+        {20: scores["mean"]}
+    )
     assert (tmp_path / "algorithms.png").stat().st_size > 5_000
     ended = run("algorithms", "--only=mamml", f"--logdir={tmp_path}")
     assert "--only must be of" in ended.stdout + ended.stderr

@@ -5,7 +5,13 @@ import pathlib
 import tensorflow as tf
 
 from keras_reptile import workers
-from trainers import common, plain_descent, results_file, strategy
+from trainers import (
+    common,
+    plain_descent,
+    results_file,
+    strategy,
+    tensorboard_log,
+)
 from trainers.usage import UsageError
 
 
@@ -44,6 +50,12 @@ def carry_out_all(program, runs, omniglot, classes, logdir, facts=None) -> dict:
         results = before or plain_descent.carry_out(
             run, omniglot, classes, logdir
         )
+        if before is None:
+            numbers = {"test_accuracy": results["final"]}
+            tensorboard_log.write(
+                pathlib.Path(logdir, run.name, "test"),
+                {settings["meta_iters"]: numbers},
+            )
         done[run.name] = results | (facts(run) if facts is not None else {})
         if done[run.name] != before:
             results_file.write(

@@ -1,23 +1,16 @@
 """The accuracies of a training: printed, in its results, in TensorBoard."""
 
-from keras_reptile import scalars
-from trainers import common, results_file, strategy
+from trainers import common, results_file, tensorboard_log
 
 
 def log(scores, logdir, meta_iters) -> None:
-    """Adds the final accuracies to what TensorBoard shows.
-
-    All workers call it.
-    """
-    writer = scalars.Scalars(f"{logdir}/test")
-    writer.open(strategy.chosen())
+    """Adds the final accuracies to what TensorBoard shows."""
     by_name = {
         f"test_accuracy/{shots}-shot_{mode}": score.mean
         for shots, modes in scores.items()
         for mode, score in modes.items()
     }
-    writer.write(meta_iters, by_name)
-    writer.close()
+    tensorboard_log.write(f"{logdir}/test", {meta_iters: by_name})
 
 
 def report(

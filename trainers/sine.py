@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import flags
 
 import keras_reptile as kr
-from trainers import common, results_file, strategy, usage
+from trainers import common, results_file, strategy, tensorboard_log, usage
 
 for _name in ("logdir", "seed", "strategy", "devices"):
     flags.declare_key_flag(_name)
@@ -55,6 +55,11 @@ def main():
         model = trained(name, logdir)
         seconds = time.perf_counter() - start
         results[name] = {**measure(model), "seconds": seconds}
+        errors = results[name]["mse"].items()
+        tensorboard_log.write(
+            logdir / name / "test",
+            {steps: {"mse_after_inner_steps": mse} for steps, mse in errors},
+        )
         draw(panel, name, model)
     report(results)
     common.save_figure(figure, logdir / "sine.png")

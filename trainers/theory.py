@@ -23,7 +23,7 @@ from absl import flags
 
 import keras_reptile as kr
 from keras_reptile import analysis
-from trainers import common, results_file, usage
+from trainers import common, results_file, tensorboard_log, usage
 from trainers.usage import UsageError
 
 for _name in ("logdir", "seed"):
@@ -72,6 +72,7 @@ def main():
         results[batches] = measure(learner, batches, rates)
         draw(panel, batches, rates, results[batches])
     report(results, rates)
+    log(results, logdir)
     common.save_figure(figure, logdir / "theory.png")
     path = results_file.write(logdir, {"rates": rates, "batches": results})
     print(f"Picture: {logdir / 'theory.png'}. Results: {path}.")
@@ -150,6 +151,22 @@ def draw(panel, batches, rates, results):
     panel.set_xlabel("inner rate")
     panel.set_ylabel("relative residual")
     panel.legend(fontsize="x-small")
+
+
+def log(results, logdir):
+    """Writes what was fitted at the smallest rate, with k for TensorBoard's
+    step."""
+    for name in _ALGORITHMS:
+        by_step = {}
+        for batches, by_name in results.items():
+            result = by_name[name]
+            numbers = {"slope_of_residual": result["slope"]}
+            pairs = {"paper": result["paper"], "fit": result["measured"][-1]}
+            for kind, (c0, c1) in pairs.items():
+                numbers[f"average_gradient/{kind}"] = c0
+                numbers[f"average_gradient_inner/{kind}"] = c1
+            by_step[batches] = numbers
+        tensorboard_log.write(logdir / name, by_step)
 
 
 def report(results, rates):
