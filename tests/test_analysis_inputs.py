@@ -116,9 +116,11 @@ def test_batches_that_share_examples_are_warned_of(said, float64):
     learner, tasks = classifier()
     kr.analysis.estimate_terms(learner, tasks)
     assert not said.text
-    kr.analysis.estimate_terms(
-        learner, tasks._replace(batches=tf.repeat(tasks.batches[:, :1], 3, 1))
-    )
+    same = tasks._replace(batches=tf.repeat(tasks.batches[:, :1], 3, 1))
+    kr.analysis.estimate_terms(learner, same)
+    assert "share examples" in said.text
+    said.clear()
+    kr.analysis.measure_meta_gradients(learner, same, 0.1)
     assert "share examples" in said.text
 
 
@@ -264,7 +266,14 @@ def test_coefficients_are_found_at_small_rates():
 
 @pytest.mark.parametrize(
     "loss, kinked",
-    [("mae", True), (keras.losses.Huber(), True), ("mse", False)],
+    [
+        ("mae", True),
+        (keras.losses.Huber(), True),
+        ("mse", False),
+        (LOSS, False),
+        (lambda y, o: tf.reduce_mean(tf.abs(y - o), -1), True),
+        (lambda y, o: tf.reduce_mean((tf.abs(y) - o) ** 2, -1), False),
+    ],
 )
 def test_kinks_of_a_loss_are_warned_of(said, loss, kinked):
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])

@@ -87,7 +87,7 @@ def test_maml_against_finite_differences(name, float64):
         autograph=False,
     )()
     received = sum(tf.reduce_sum(g * d) for g, d in zip(gradient, along))
-    np.testing.assert_allclose(received, slope_of(loss), rtol=1e-6)
+    np.testing.assert_allclose(received, slope_of(loss), rtol=1e-8)
 
 
 def test_first_and_second_order_differ(float64):

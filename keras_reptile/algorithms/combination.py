@@ -67,8 +67,9 @@ def combination(coefficients) -> Combination:
 
     With `w_i` the weights before inner step `i`, the meta-gradient is
     `sum_i c_i * (w_i - w_{i+1})`. Ones are Reptile, a one at the end is FOML,
-    a one at the beginning is joint training. Under plain gradient descent a
-    step is the gradient of its batch times the inner rate.
+    a one at the beginning is joint training, but for what the steps after it
+    leave in the inner optimizer's slots. Under plain gradient descent a step is
+    the gradient of its batch times the inner rate.
 
     Args:
         coefficients: One finite number for each inner step.

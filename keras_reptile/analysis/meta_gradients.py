@@ -30,7 +30,8 @@ def hessian_vector_product(
     """The Hessian of one batch's loss, times a vector.
 
     Args:
-        learner: The model and its loss.
+        learner: The model and its loss. Its inner optimizer and its weight
+            decay do not count.
         state: Where the Hessian is taken.
         x: Examples of shape `(n, ...)`.
         y: Their targets.
@@ -74,7 +75,8 @@ def meta_gradients(
     """The meta-gradients of one task, on the path through all its batches.
 
     Args:
-        learner: The model and its loss.
+        learner: The model and its loss. Its inner optimizer and its weight
+            decay do not count.
         state: Initial weights and buffers.
         task: One episode with k inner batches.
         rate: The inner rate, above 0.
@@ -119,10 +121,12 @@ def measure_meta_gradients(
 
     And over orders of each task's batches in which every batch comes last as
     often as any other, and every pair as often in one order as in the other:
-    the theory's expectation, without the noise of one order.
+    the theory's expectation, without the noise of one order. The log says so
+    where batches of a task share examples.
 
     Args:
-        learner: The model and its loss.
+        learner: The model and its loss. Its inner optimizer and its weight
+            decay do not count.
         tasks: A batch of tasks with k inner batches each, or a stream of
             them.
         rate: The inner rate, above 0.
@@ -137,6 +141,7 @@ def measure_meta_gradients(
     """
     rate = inputs.checked_rate(rate)
     tasks = inputs.checked_tasks(learner, tasks, num_tasks)
+    inputs.warn_of_shared_examples(tasks)
     check_smooth(learner, tasks.support.x[0])
     state = learner.state()
     of_task = tf.function(

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from keras_reptile import shapes
 from keras_reptile.layer_scopes import layers_of, numbered
 from keras_reptile.learner import Learner
 from keras_reptile.lowering import lowered
@@ -48,11 +49,9 @@ def check_smooth(learner: Learner, x) -> None:
     check_second_derivative(learner, x, "The expansion")
     if learner.model in _told:
         return
-    kinked = parts_with_kinks(learner.model, tf.TensorSpec(x.shape, x.dtype))
-    loss = learner.loss_function.loss
-    name = getattr(getattr(loss, "fn", loss), "__name__", "")
-    if name in _KINKED_LOSSES:
-        kinked.append(name)
+    batch = tf.TensorSpec(x.shape, x.dtype)
+    kinked = parts_with_kinks(learner.model, batch)
+    kinked += _loss_with_kinks(learner, batch)
     if kinked:
         logging.warning(
             "The expansion in the inner rate needs smooth activations, such "
@@ -120,6 +119,27 @@ def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
     for operation in _kinked(traced.graph, given):
         names += layers_of(model, [operation]) or [operation]
     return list(dict.fromkeys(names))
+
+
+def _loss_with_kinks(learner, batch):
+    """The loss's name in a list, or nothing; one of one's own is traced."""
+    loss = learner.loss_function
+    function = getattr(loss.loss, "fn", loss.loss)
+    name = getattr(function, "__name__", type(function).__name__)
+    if (getattr(function, "__module__", None) or "").startswith("keras."):
+        return [name] * (name in _KINKED_LOSSES)
+    shape = shapes.output_shape(learner.model, batch.shape[1:])
+    outputs = tf.TensorSpec((batch.shape[0], *shape), batch.dtype)
+    targets = outputs
+    if loss.takes_labels:
+        targets = tf.TensorSpec(batch.shape[:1], "int32")
+    try:
+        traced = tf.function(
+            lambda y, outputs: loss(y, outputs), autograph=False
+        ).get_concrete_function(targets, outputs)
+    except Exception:  # Of targets of another form.
+        return []
+    return [name] * any(_kinked(traced.graph, traced.graph.inputs[1:2]))
 
 
 def _has_kinks(layer):
