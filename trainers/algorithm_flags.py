@@ -13,9 +13,10 @@ _ALGORITHM = flags.DEFINE_enum(
     "algorithm",
     None,
     kr.algorithms.names(),
-    "In place of --foml and --foml_tail. maml and fomaml come with settings "
-    "of their own: gradient descent inside, of 3 steps of 0.2 or 5 of 0.1 on "
-    "the whole support set, and an outer Adam of 5e-3. (default: reptile)",
+    "In place of --foml and --foml_tail. maml and those of fomaml come with "
+    "settings of their own: gradient descent inside, of 3 steps of 0.2 or 5 of "
+    "0.1 on the whole support set, and an outer Adam of 5e-3. (default: "
+    "reptile)",
 )
 _FOML = flags.DEFINE_boolean(
     "foml", False, "First-order MAML: the last inner step is the update."
@@ -93,7 +94,7 @@ def complete(settings: dict) -> dict:
     if tail:
         _check_tail(settings)
         queries = tail
-    elif of_query_loss or name == "foml_tail":
+    elif name in ("fomaml", "foml_tail", "maml"):
         queries = 10 if queries is None else queries
         if queries == 0:
             raise UsageError(

@@ -24,7 +24,11 @@ import keras_reptile as kr
 TASKS = 5
 # Of algorithms whose meta-gradient is the query loss's: inner steps, their
 # rate, and what else goes with them.
-INNER_STEPS = {"fomaml": (5, 0.1), "maml": (3, 0.2)}
+INNER_STEPS = {
+    "fomaml": (5, 0.1),
+    "fomaml_shared_tail": (5, 0.1),
+    "maml": (3, 0.2),
+}
 OUTER_RATE = 5e-3
 EVAL_STEPS = 10
 _SUM = {"inner_reduction": "sum"}
@@ -65,7 +69,8 @@ def trainings() -> dict[str, Training]:
         name: dataclasses.replace(training, settings=_SUM)
         for name, training in found.items()
     }
-    for algorithm, (steps, rate) in INNER_STEPS.items():
+    for algorithm in ("fomaml", "maml"):
+        steps, rate = INNER_STEPS[algorithm]
         for shots in (1, 5):
             found[f"{algorithm}_{shots}shot"] = Training(
                 algorithm,

@@ -21,13 +21,18 @@ import keras
 from keras_reptile.algorithms.combination import combination
 from keras_reptile.algorithms.foml import foml, foml_tail
 from keras_reptile.algorithms.joint import joint
-from keras_reptile.algorithms.maml import fomaml, maml
+from keras_reptile.algorithms.maml import (
+    fomaml,
+    fomaml_shared_tail,
+    maml,
+)
 from keras_reptile.algorithms.reptile import reptile
 
 __all__ = ["combination", "get", "names", "serialize"]
 
 _ALGORITHMS = {
     "fomaml": fomaml,
+    "fomaml_shared_tail": fomaml_shared_tail,
     "foml": foml,
     "foml_tail": foml_tail,
     "joint": joint,

@@ -6,7 +6,7 @@ Schulman 2018, section 4, equations 5 to 8.
 
 import tensorflow as tf
 
-from keras_reptile.episodes import Task
+from keras_reptile.episodes import Examples, Task
 from keras_reptile.inner_step import State, dense
 from keras_reptile.learner import Learner
 from keras_reptile.second_order import check_in_algorithm
@@ -45,8 +45,8 @@ maml.second_order = True
 def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
     """Returns the gradient of the query loss at the adapted weights.
 
-    The textbook form. The original's, which is in units of the last inner
-    step, is `foml` and `foml_tail`.
+    The textbook form, of a separate tail. The original's, which is in units
+    of the last inner step, is `foml_tail`.
 
     Args:
         learner: The model, its loss and its inner optimizer.
@@ -65,6 +65,28 @@ def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
         tape.watch(adapted.weights)
         loss = learner.query_loss(adapted, task)
     return _gradient(tape, loss, adapted.weights), adapted
+
+
+def fomaml_shared_tail(
+    learner: Learner, state: State, task: Task
+) -> tuple[list, State]:
+    """Returns `fomaml`'s gradient with the last inner batch for the queries.
+
+    The textbook form of `foml`: `k - 1` inner steps, and the gradient on the
+    k-th batch of the support set, whose examples may have been seen before.
+
+    Args:
+        learner: The model, its loss and its inner optimizer.
+        state: Initial weights, buffers and optimizer slots.
+        task: One episode. Only `task.support` and `task.batches` are read.
+
+    Returns:
+        `(meta_gradient, adapted)`: the gradient, in the adapted weights, of
+        the mean loss per example of the last batch; and the `State` before it.
+    """
+    last = task.batches.shape[0] - 1
+    tail = task._replace(query=Examples(*learner.batch(task, last)))
+    return fomaml(learner.part(0, last), state, tail)
 
 
 def _gradient(tape, loss, weights):
