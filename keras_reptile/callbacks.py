@@ -223,8 +223,10 @@ class MetaTrainer(keras.callbacks.Callback):
         callback_checks.check_begun(self.model, self._begun)
         self._record.finished = False
         self._last_step = self.model.meta_step
-        if self._last_step == 0 and (start := self._measurements.agreement()):
-            self._scalars.write(0, start)  # What it is to grow from.
+        if self._last_step == 0 and self._scalars.writes:
+            start = self._measurements.agreement()
+            if start:  # What it is to grow from.
+                self._scalars.write(0, start)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()

@@ -5,6 +5,7 @@ from absl import logging
 
 from keras_reptile import bfloat16_products, lowering
 from keras_reptile.asking_xla import known_to_xla, refused_by_xla
+from keras_reptile.descriptions import unwrapped
 from keras_reptile.second_order import refused_in_the_loop
 from keras_reptile.stateless import without_decay
 
@@ -42,7 +43,7 @@ def check_outer_decay(optimizer, algorithm, learner) -> None:
     Raises:
         ValueError: That names the variables.
     """
-    of_changes = getattr(algorithm, "of_weight_changes", False)
+    of_changes = getattr(unwrapped(algorithm), "of_weight_changes", False)
     if not of_changes or not optimizer.weight_decay:
         return
     variables = learner.model.trainable_variables
@@ -59,7 +60,7 @@ def check_outer_decay(optimizer, algorithm, learner) -> None:
             f"Received: weight_decay={optimizer.weight_decay} and "
             f"{', '.join(v.path for v in decayed)} not adapted. Call "
             "`optimizer.exclude_from_weight_decay(var_list=[...])` with "
-            "these variables."
+            "these variables. A model of a file loads by `compile=False`."
         )
 
 

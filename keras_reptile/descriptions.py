@@ -12,20 +12,30 @@ import numpy as np
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 # Of an array, how many values; more of them are told by a checksum.
 _LARGEST_WRITTEN = 1_000
+_DEPTH = 8
 
 
-def described(thing):
+def unwrapped(function):
+    """What a partial is of; another function as it is."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def described(thing, depth=_DEPTH):
     """A layer's or optimizer's kind and settings; a function's name.
 
     Args:
         thing: A Keras object, a function, or an instance that is called as
             one. Of functions of one's own, defaults and what they were made
-            with in another function belong to it.
+            with in another function belong to it: numbers, text, arrays,
+            Keras objects, other functions. Of other objects, the kind.
+        depth: How far functions in functions are looked into.
     """
     if isinstance(thing, functools.partial):
         arguments = plain([list(thing.args), thing.keywords])
         return [described(thing.func), *arguments]
-    if inspect.isfunction(thing) and (bound := _bound(thing)):
+    if inspect.isfunction(thing) and (bound := _bound(thing, depth)):
         return [thing.__name__, bound]
     if not hasattr(thing, "get_config"):
         own = getattr(thing, "__name__", None)
@@ -38,9 +48,10 @@ def described(thing):
     return [type(thing).__name__, _without_names(config)]
 
 
-def _bound(function):
+def _bound(function, depth):
     """What a function of one's own has besides its arguments, by name."""
-    if function.__module__.split(".")[0] in ("keras", "keras_reptile"):
+    package = (function.__module__ or "").split(".")[0]
+    if package in ("keras", "keras_reptile") or not depth:
         return {}
     found = inspect.signature(function).parameters.values()
     bound = {p.name: p.default for p in found if p.default is not p.empty}
@@ -49,30 +60,39 @@ def _bound(function):
     ):
         with contextlib.suppress(ValueError):  # Empty, until it is assigned.
             bound[name] = cell.cell_contents
-    return {name: _of_a_value(value) for name, value in bound.items()}
+    return {
+        name: described(value, depth - 1)
+        if inspect.isfunction(value) or hasattr(value, "get_config")
+        else plain(value)
+        for name, value in bound.items()
+    }
 
 
-def _of_a_value(value):
-    if hasattr(value, "assign"):  # A variable, which may change.
-        return type(value).__name__
-    if hasattr(value, "numpy") or isinstance(value, np.ndarray):
-        value = np.asarray(value)
-        if value.size > _LARGEST_WRITTEN:
-            return [list(value.shape), zlib.crc32(value.tobytes())]
-    return plain(value)
-
-
-def plain(value):
+def plain(value, depth=_DEPTH):
     """A value without what would be told apart by its place in memory."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "numpy") or isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(value).tolist()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, (dict, list, tuple)) and depth:
+        if isinstance(value, dict):
+            return {str(k): plain(v, depth - 1) for k, v in value.items()}
+        return [plain(entry, depth - 1) for entry in value]
+    if hasattr(value, "assign"):  # A variable, whose value may change.
+        return type(value).__name__
+    if hasattr(value, "numpy") or isinstance(value, (np.ndarray, np.generic)):
+        return _of_array(value)
     return getattr(value, "__name__", type(value).__name__)
+
+
+def _of_array(value):
+    array = value
+    with contextlib.suppress(Exception):  # As of a tensor in a graph.
+        array = np.asarray(value)
+    kind = getattr(array, "dtype", np.dtype(object))
+    if not isinstance(array, np.ndarray) or kind.hasobject:
+        return type(value).__name__
+    if array.size > _LARGEST_WRITTEN or kind.kind not in "biuf":
+        return [list(array.shape), zlib.crc32(array.tobytes())]
+    return array.tolist()
 
 
 def _without_names(value):

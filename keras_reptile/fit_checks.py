@@ -17,7 +17,7 @@ from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
 
 # Around what TensorFlow is to say of an element, to find it in its words.
-_SAID = re.compile("<<(.*?)>>", re.DOTALL)
+_SAID = re.compile("<<keras_reptile: (.*?)>>", re.DOTALL)
 
 
 def check_task_dataset(dataset, model, loss) -> np.ndarray:
@@ -81,7 +81,7 @@ def checked_throughout(dataset, model, loss):
         model: The built inner model.
         loss: A `PerExampleLoss`, which says whether targets are labels.
     """
-    if hasattr(dataset, "starting_at"):
+    if hasattr(dataset, "starting_at") or hasattr(dataset, "looked_at"):
         return dataset
     example = dataset.element_spec.support.x.shape[2:]
     width = shapes.width(model, example) if loss.takes_labels else None
@@ -97,15 +97,18 @@ def checked_throughout(dataset, model, loss):
         with tf.control_dependencies(within):
             return tf.nest.map_structure(tf.identity, task)
 
-    return dataset.map(looked_at, num_parallel_calls=1)
+    dataset = dataset.map(looked_at, num_parallel_calls=1)
+    dataset.looked_at = True  # Keras hands validation data on to `evaluate`.
+    return dataset
 
 
 def _within(name, numbers, end):
-    ok = tf.reduce_all((numbers >= 0) & (numbers < tf.cast(end, numbers.dtype)))
+    numbers = tf.cast(numbers, tf.int64)
+    ok = tf.reduce_all((numbers >= 0) & (numbers < end))
     lowest, highest = tf.reduce_min(numbers), tf.reduce_max(numbers)
     said = tf.strings.format(
-        f"<<Every element's {name} must be from 0 to {end - 1}, as those of "
-        "the first are. Received: {} to {} in a later one.>>",
+        f"<<keras_reptile: Every element's {name} must be from 0 to {end - 1},"
+        " as those of the first are. Received: {} to {} in a later one.>>",
         (lowest, highest),
     )
     return tf.debugging.Assert(ok, [said])

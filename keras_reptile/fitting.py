@@ -85,9 +85,7 @@ class FitsEpisodes:
 
     def _shared(self, x, arguments, steps):
         """`x` as Keras gets it; of several replicas it cannot see the end."""
-        x = fit_checks.checked_throughout(
-            x, self.inner_model, self.learner.loss_function
-        )
+        x = self._checked_throughout(x)
         if not distribution.is_shared(self.distribute_strategy):
             return x
         if arguments.get(steps) is None:
@@ -99,10 +97,16 @@ class FitsEpisodes:
         epoch_checks.check_long_enough(x, arguments[steps] * (last - first))
         return distribution.share(x, self.distribute_strategy)
 
+    def _checked_throughout(self, x):
+        return fit_checks.checked_throughout(
+            x, self.inner_model, self.learner.loss_function
+        )
+
     def _check_validation_data(self, arguments):
         data = arguments.get("validation_data")
         if data is not None:
             self._check_tasks(data)
+            arguments["validation_data"] = self._checked_throughout(data)
             epoch_checks.check_epochs(
                 data,
                 arguments.get("validation_steps"),

@@ -25,6 +25,11 @@ class Scalars:
         self._on_write_error = on_write_error
         self._writer = self._strategy = None
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is a folder for them."""
+        return self._path is not None
+
     def open(self, strategy) -> None:
         """Begins a file of its own; all workers call it."""
         self._strategy = strategy

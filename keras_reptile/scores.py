@@ -39,11 +39,11 @@ class Scores:
 
 
 def confidence_interval(accuracies) -> float:
-    """Half-width of the 95 % confidence interval of the mean accuracy.
+    """Half-width of the 95 % confidence interval of the mean.
 
     Args:
-        accuracies: Shape `(num_episodes,)`, each the fraction of the query
-            examples classified correctly in one episode, in `[0, 1]`.
+        accuracies: Shape `(num_episodes,)`, as fractions in `[0, 1]`, or
+            another measure of as many episodes.
 
     Returns:
         A float in the same unit: 0.004 reads as "plus or minus 0.4 points".

@@ -6,7 +6,6 @@ gradient would make first-order MAML of it without a word.
 """
 
 import concurrent.futures
-import functools
 import re
 import weakref
 
@@ -15,6 +14,7 @@ import tensorflow as tf
 
 from keras_reptile import shapes
 from keras_reptile.asking_xla import asked_of_xla, known_to_xla
+from keras_reptile.descriptions import unwrapped
 from keras_reptile.episodes import Examples, Task
 from keras_reptile.inner_step import dense
 from keras_reptile.layer_scopes import layers_of, numbered
@@ -31,15 +31,14 @@ _OF_FIRST_ORDER = {
     "FakeQuantWithMinMaxVarsGradient",
     "FakeQuantWithMinMaxVarsPerChannelGradient",
 }
-# By learner, the forms of examples that its layers were looked at with.
+# By inner optimizer, which belongs to one model, what its layers were looked at
+# with. The parts of a learner have the same.
 _looked_at = weakref.WeakKeyDictionary()
 
 
 def is_second_order(algorithm) -> bool:
     """Whether an algorithm, or what it is a partial of, says that it is."""
-    while isinstance(algorithm, functools.partial):
-        algorithm = algorithm.func
-    return bool(getattr(algorithm, "second_order", False))
+    return bool(getattr(unwrapped(algorithm), "second_order", False))
 
 
 def check_second_order(algorithm, learner: Learner, batch=None) -> None:
@@ -56,6 +55,7 @@ def check_second_order(algorithm, learner: Learner, batch=None) -> None:
     """
     if not is_second_order(algorithm):
         return
+    algorithm = unwrapped(algorithm)
     name = getattr(algorithm, "__name__", type(algorithm).__name__)
     who, remedy = f"The algorithm `{name}`", ""
     if name == "maml":
@@ -64,7 +64,9 @@ def check_second_order(algorithm, learner: Learner, batch=None) -> None:
     batch = batch or shapes.batch_built_with(learner.model)
     if batch is not None:  # Else only the data can tell, in `fit`.
         check_layers(learner, batch, who, remedy)
-        _looked_at.setdefault(learner, set()).add(_form(batch))
+        _looked_at.setdefault(learner.optimizer, set()).add(
+            _form(learner, batch)
+        )
 
 
 def check_in_algorithm(algorithm, learner: Learner, x) -> None:
@@ -81,7 +83,7 @@ def check_in_algorithm(algorithm, learner: Learner, x) -> None:
     Raises:
         ValueError: As `check_second_order`.
     """
-    if _form(x) in _looked_at.get(learner, ()):
+    if _form(learner, x) in _looked_at.get(learner.optimizer, ()):
         return
     batch = tf.TensorSpec(x.shape, x.dtype)
     # In a thread of its own, which is outside of whatever graph is made here.
@@ -89,8 +91,9 @@ def check_in_algorithm(algorithm, learner: Learner, x) -> None:
         thread.submit(check_second_order, algorithm, learner, batch).result()
 
 
-def _form(examples):
-    return tuple(examples.shape[1:]), examples.dtype
+def _form(learner, examples):
+    in_what = tuple(learner.adapts), learner.lower, learner.in_bfloat16
+    return *in_what, tuple(examples.shape[1:]), tf.as_dtype(examples.dtype)
 
 
 def _check_optimizer(learner, who, remedy):

@@ -181,10 +181,16 @@ def _without_new_keys(here, there):
     return {
         key: _without_new_keys(value, there.get(key) or {})
         if isinstance(value, dict)
-        else value
+        else _of_before(value, there.get(key))
         for key, value in here.items()
         if key not in _NOT_ALWAYS_RECORDED or key in there
     }
+
+
+def _of_before(value, there):
+    """A function was recorded by its name only."""
+    of_function = isinstance(value, list) and len(value) == 2
+    return there if of_function and value[0] == there else value
 
 
 def of_protocol(protocol, checksum: int | None) -> dict:

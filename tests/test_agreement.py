@@ -109,6 +109,35 @@ def test_agreement_of_orthogonal_and_of_equal_gradients():
         assert np.isnan(agreement[3:]).all()  # Of one task.
 
 
+def test_tasks_need_not_be_alike():
+    """As those of images of any extent."""
+    learner, tasks = classifier()
+    fewer = tasks._replace(
+        support=kr.Examples(*(part[:, :-1] for part in tasks.support)),
+        batches=tasks.batches % 3 + tf.range(3)[:, tf.newaxis] * 3,
+    )
+    both = [tf.data.Dataset.from_tensors(part) for part in (tasks, fewer)]
+    both = [part.map(with_free_axes) for part in both]
+    agreement = kr.analysis.gradient_agreement(
+        learner, both[0].concatenate(both[1])
+    )
+    expected = [
+        kr.analysis.gradient_agreement(learner, part)[:3]
+        for part in (tasks, fewer)
+    ]
+    np.testing.assert_allclose(agreement[:3], np.mean(expected, 0), rtol=1e-5)
+
+
+def with_free_axes(tasks):
+    def free(part):
+        return tf.ensure_shape(
+            tf.py_function(lambda x: x, [part], part.dtype),
+            [None] * part.shape.rank,
+        )
+
+    return tf.nest.map_structure(free, tasks)
+
+
 def test_the_interval_is_that_of_the_tasks():
     learner, tasks = classifier()
     of_each = [

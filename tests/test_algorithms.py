@@ -57,6 +57,11 @@ def test_meta_gradient_matches_closed_form(name):
     expected = {"joint": FIRST, "fomaml_shared_tail": BEFORE_LAST}
     expected = expected.get(name, ADAPTED)
     np.testing.assert_allclose(adapted.weights[0], [[expected]], rtol=1e-6)
+    # A sum over the steps, of which `fit` reports the mean.
+    losses = [(SHRINK**i * (W - TARGET)) ** 2 for i in range(STEPS)]
+    taken = {"joint": 1, "fomaml_shared_tail": STEPS - 1}.get(name, STEPS)
+    mean = sum(losses[:taken]) / taken
+    np.testing.assert_allclose(adapted.loss / STEPS, mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", kr.algorithms.names())

@@ -101,6 +101,24 @@ def test_what_later_tasks_name_and_is_not_there_is_refused(later, text, steps):
         model.fit(both, steps_per_epoch=2, verbose=0)
     with pytest.raises(ValueError, match=text):
         model.evaluate(both, steps=2, verbose=0)
+    with pytest.raises(ValueError, match=text):
+        model.fit(
+            first.repeat(2),
+            steps_per_epoch=2,
+            validation_data=both,
+            validation_steps=2,
+            verbose=0,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64"])
+def test_labels_of_a_small_dtype_may_be_of_many_classes(dtype):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(256)])
+    model = kr.MetaModel(network)
+    model.compile(loss=LOSS, jit_compile=False)
+    support = ONE.support._replace(y=tf.cast(ONE.support.y, dtype))
+    tasks = tf.data.Dataset.from_tensors(ASKED._replace(support=support))
+    model.fit(tasks, verbose=0)
 
 
 def test_other_data_is_refused():

@@ -1,5 +1,7 @@
 """Adapting some of the variables: the others stay, bit by bit."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -113,7 +115,12 @@ def test_a_layer_in_place_of_its_name_is_refused():
 
 @pytest.mark.parametrize(
     "algorithm",
-    ["reptile", "foml", "joint", kr.algorithms.combination([0, 1, 1])],
+    [
+        functools.partial(kr.algorithms.get("reptile")),
+        "foml",
+        "joint",
+        kr.algorithms.combination([0, 1, 1]),
+    ],
 )
 def test_an_outer_decay_of_what_is_not_adapted_is_refused(algorithm):
     network = mlp()

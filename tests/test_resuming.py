@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 
 import keras
 import numpy as np
@@ -29,6 +30,7 @@ from watched_run import (
 
 import keras_reptile as kr
 from keras_reptile import checkpoints, descriptions
+from keras_reptile import settings as run_settings
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -217,6 +219,37 @@ def test_nor_by_an_algorithm_made_otherwise(tmp_path, algorithm):
     fit(0.5, True)
     with pytest.raises(ValueError, match="'algorithm.*' is 0.25 here, and"):
         fit(0.25, True)
+
+
+def test_checkpoints_that_name_functions_only_are_gone_on_from():
+    here = {"loss": ["own", {"scale": 2.0}], "algorithm": "reptile"}
+    before = {"loss": "own", "algorithm": "reptile"}
+    assert run_settings.difference(here, before) is None
+    assert run_settings.difference(here, {**before, "loss": "other"})
+
+
+def test_what_cannot_be_written_of_a_function_is_its_kind():
+    cycle, table = [1], [np.zeros((2_000, 100))]
+    cycle.append(cycle)
+    nameless = {}
+    exec("def own(a=1): ...", nameless)
+    for value in (
+        cycle,
+        tf.ragged.constant([[1], [2, 3]]),
+        table,
+        {"a": table},
+        np.array([1j]),
+        object(),
+        functools.partial(print),
+    ):
+        description = descriptions.described(lambda value=value: value)
+        assert len(json.dumps(description)) < 500
+    assert descriptions.described(nameless["own"]) == ["own", {"a": 1}]
+    one, two = (
+        descriptions.described(lambda inner=inner: inner)
+        for inner in (closure(1), closure(2))
+    )
+    assert one != two
 
 
 def test_what_a_function_is_made_with_is_told_by_its_value():

@@ -15,8 +15,8 @@ _ALGORITHM = flags.DEFINE_enum(
     kr.algorithms.names(),
     "In place of --foml and --foml_tail. maml and those of fomaml come with "
     "settings of their own: gradient descent inside, of 3 steps of 0.2 or 5 of "
-    "0.1 on the whole support set, and an outer Adam of 5e-3. (default: "
-    "reptile)",
+    "0.1 on the whole support set, which a shared tail has then seen, and an "
+    "outer Adam of 5e-3. (default: reptile)",
 )
 _FOML = flags.DEFINE_boolean(
     "foml", False, "First-order MAML: the last inner step is the update."

@@ -154,8 +154,7 @@ def draw(panel, batches, rates, results):
 
 
 def log(results, logdir):
-    """Writes what was fitted at the smallest rate, with k for TensorBoard's
-    step."""
+    """Writes what was fitted at the smallest rate, for k as the step."""
     for name in _ALGORITHMS:
         by_step = {}
         for batches, by_name in results.items():

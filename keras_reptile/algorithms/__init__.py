@@ -10,7 +10,7 @@ derivative are refused, and tasks are not vectorized. `additive = True`: what
 it returns for all inner steps is the sum of what it returns for the parts of
 them, so that a task may be cut in two among cores. `of_weight_changes = True`:
 it is made of what inner steps change, so that what the inner loop does not
-adapt is to stay as it is.
+adapt is not learned, and an outer weight decay of it is refused.
 """
 
 import inspect

@@ -61,10 +61,8 @@ def fomaml(learner: Learner, state: State, task: Task) -> tuple[list, State]:
         ValueError: If the episodes have no query examples.
     """
     adapted = learner.adapt(state, task)
-    with tf.GradientTape() as tape:
-        tape.watch(adapted.weights)
-        loss = learner.query_loss(adapted, task)
-    return _gradient(tape, loss, adapted.weights), adapted
+    gradient, _ = _of_queries(learner, adapted, task)
+    return gradient, adapted
 
 
 def fomaml_shared_tail(
@@ -84,9 +82,20 @@ def fomaml_shared_tail(
         `(meta_gradient, adapted)`: the gradient, in the adapted weights, of
         the mean loss per example of the last batch; and the `State` before it.
     """
-    last = task.batches.shape[0] - 1
-    tail = task._replace(query=Examples(*learner.batch(task, last)))
-    return fomaml(learner.part(0, last), state, tail)
+    steps = task.batches.shape[0]
+    adapted = learner.part(0, steps - 1).adapt(state, task)
+    tail = task._replace(query=Examples(*learner.batch(task, steps - 1)))
+    gradient, loss = _of_queries(learner, adapted, tail)
+    if steps > 1:  # A sum over all the steps, of which one was not taken.
+        loss = adapted.loss * steps / (steps - 1)
+    return gradient, adapted._replace(loss=tf.cast(loss, tf.float32))
+
+
+def _of_queries(learner, adapted, task):
+    with tf.GradientTape() as tape:
+        tape.watch(adapted.weights)
+        loss = learner.query_loss(adapted, task)
+    return _gradient(tape, loss, adapted.weights), loss
 
 
 def _gradient(tape, loss, weights):

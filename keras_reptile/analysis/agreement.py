@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reptile.analysis import inputs, vectors
-from keras_reptile.episodes import Task, unstack
+from keras_reptile.episodes import Task
 from keras_reptile.learner import Learner
 from keras_reptile.scores import confidence_interval
 
@@ -63,7 +63,7 @@ def gradient_agreement(
     ```
     """
     tasks = inputs.checked_tasks(learner, tasks, num_tasks)
-    return Probe(learner, unstack(tasks)).measure()
+    return Probe(learner, tasks).measure()
 
 
 class Probe:
@@ -85,7 +85,7 @@ class Probe:
     @classmethod
     def from_stream(cls, learner: Learner, x: tf.data.Dataset) -> "Probe":
         """On the first tasks of a stream, 20 or what it has."""
-        return cls(learner, unstack(inputs.first_tasks(x, _PROBED)))
+        return cls(learner, inputs.first_tasks(x, _PROBED))
 
     def measure(self) -> Agreement:
         """The agreement at the model's weights and slots as they stand."""

@@ -22,7 +22,7 @@ from keras_reptile.analysis.meta_gradients import (
     mean,
 )
 from keras_reptile.analysis.smoothness import check_smooth
-from keras_reptile.episodes import Task, unstack
+from keras_reptile.episodes import Task
 from keras_reptile.inner_step import State
 from keras_reptile.learner import Learner
 
@@ -87,12 +87,12 @@ def estimate_terms(
     tasks = inputs.checked_tasks(learner, tasks, num_tasks)
     _require_pairs(tasks)
     inputs.warn_of_shared_examples(tasks)
-    check_smooth(learner, tasks.support.x[0])
+    check_smooth(learner, *tasks[0].support)
     learner, state = learner.unrounded(), learner.state()
     of_task = tf.function(
         lambda task: _terms_of_task(learner, state, task), autograph=False
     )
-    return Terms(*mean([of_task(task) for task in unstack(tasks)]))
+    return Terms(*mean([of_task(task) for task in tasks]))
 
 
 def leading_order(
@@ -115,7 +115,7 @@ def leading_order(
         ValueError: As `meta_gradients`.
     """
     inputs.check_task(learner, task)
-    check_smooth(learner, task.support.x)
+    check_smooth(learner, *task.support)
     rate, learner = inputs.checked_rate(rate), learner.unrounded()
     gradients = _gradients(learner, state, task)
     last = len(gradients) - 1
@@ -237,9 +237,9 @@ def _sum(lists, state):
 
 
 def _require_pairs(tasks):
-    if tasks.batches.shape[1] < 2:
+    fewest = min(task.batches.shape[0] for task in tasks)
+    if fewest < 2:
         raise ValueError(
-            "Pairs of batches need at least two in every task. Received: "
-            f"`batches` of shape {tasks.batches.shape}. Set `inner_steps` of "
-            "EpisodeSpec to 2 or more."
+            "Pairs of batches need at least two in every task. Received: a "
+            f"task of {fewest}. Set `inner_steps` of EpisodeSpec to 2 or more."
         )

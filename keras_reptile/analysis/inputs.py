@@ -9,7 +9,7 @@ from absl import logging
 
 from keras_reptile import checks, loss_checks, shapes
 from keras_reptile.array_input import as_array
-from keras_reptile.episodes import Task
+from keras_reptile.episodes import Task, unstack
 from keras_reptile.integers import check_integer
 from keras_reptile.learner import Learner
 
@@ -17,8 +17,8 @@ from keras_reptile.learner import Learner
 _widths = weakref.WeakKeyDictionary()
 
 
-def checked_tasks(learner: Learner, tasks, num_tasks: int) -> Task:
-    """A batch of tasks that suits the learner.
+def checked_tasks(learner: Learner, tasks, num_tasks: int) -> list[Task]:
+    """Tasks that suit the learner, one by one.
 
     Args:
         learner: The model and its loss.
@@ -26,35 +26,41 @@ def checked_tasks(learner: Learner, tasks, num_tasks: int) -> Task:
         num_tasks: How many to take of a dataset, from its beginning.
 
     Returns:
-        The batch.
+        A list, of all of a batch or of as many of a dataset as it has.
 
     Raises:
         ValueError: If either is something else, or they do not go together.
     """
     check_learner(learner)
     check_integer("num_tasks", num_tasks, 1)
+
+    def check(element):
+        _check_rank(element, 3, "a batch of tasks, as an element of a stream")
+        _check_values(learner, element)
+
     if isinstance(tasks, tf.data.Dataset):
-        tasks = first_tasks(tasks, num_tasks)
-    _check_rank(tasks, 3, "a batch of tasks, as an element of a stream is")
-    _check_values(learner, tasks)
-    return tasks
+        if found := first_tasks(tasks, num_tasks, check):
+            return found
+        tasks = None
+    check(tasks)
+    return unstack(tasks)
 
 
-def first_tasks(dataset: tf.data.Dataset, count: int) -> Task | None:
-    """So many tasks of a dataset, or all that it has; `None` if it has none."""
-    elements, found = [], 0
+def first_tasks(dataset, count: int, check=lambda element: None) -> list[Task]:
+    """So many tasks of a dataset, or all that it has.
+
+    Args:
+        dataset: Of batches of tasks, which need not be alike.
+        count: How many.
+        check: Called on each element.
+    """
+    tasks = []
     for element in dataset:
-        elements.append(element)
-        if not isinstance(element, Task) or np.ndim(element.batches) != 3:
-            return element  # Refused for what it is.
-        found += len(element.batches)
-        if found >= count:
+        check(element)
+        tasks += unstack(element)
+        if len(tasks) >= count:
             break
-    if not elements:
-        return None
-    return tf.nest.map_structure(
-        lambda *parts: tf.concat(parts, 0)[:count], *elements
-    )
+    return tasks[:count]
 
 
 def check_task(learner: Learner, task) -> None:
@@ -175,9 +181,12 @@ def checked_rate(rate):
     return number
 
 
-def warn_of_shared_examples(tasks: Task) -> None:
+def warn_of_shared_examples(tasks: list) -> None:
     """Says so where batches of a task are not distinct."""
-    for batches in () if _is_symbolic(tasks) else np.asarray(tasks.batches):
+    for task in tasks:
+        if _is_symbolic(task):
+            return
+        batches = np.asarray(task.batches)
         examples = [set(batch.tolist()) for batch in batches]
         if sum(map(len, examples)) > len(set().union(*examples)):
             logging.warning(

@@ -17,7 +17,7 @@ from keras_reptile.analysis.smoothness import (
     check_second_derivative,
     check_smooth,
 )
-from keras_reptile.episodes import Task, unstack
+from keras_reptile.episodes import Task
 from keras_reptile.inner_step import State, dense
 from keras_reptile.learner import Learner
 
@@ -91,7 +91,7 @@ def meta_gradients(
             above 0.
     """
     inputs.check_task(learner, task)
-    check_smooth(learner, task.support.x)
+    check_smooth(learner, *task.support)
     return _on_path(learner, state, task, inputs.checked_rate(rate))
 
 
@@ -142,7 +142,7 @@ def measure_meta_gradients(
     rate = inputs.checked_rate(rate)
     tasks = inputs.checked_tasks(learner, tasks, num_tasks)
     inputs.warn_of_shared_examples(tasks)
-    check_smooth(learner, tasks.support.x[0])
+    check_smooth(learner, *tasks[0].support)
     state = learner.state()
     of_task = tf.function(
         lambda task, rate: _on_path(learner, state, task, rate),
@@ -153,7 +153,7 @@ def measure_meta_gradients(
     return mean(
         [
             of_task(task._replace(batches=tf.gather(task.batches, order)), rate)
-            for task in unstack(tasks)
+            for task in tasks
             for order in _balanced_orders(task.batches.shape[0])
         ]
     )

@@ -36,12 +36,13 @@ _told = weakref.WeakSet()
 _differentiable = weakref.WeakKeyDictionary()
 
 
-def check_smooth(learner: Learner, x) -> None:
+def check_smooth(learner: Learner, x, y) -> None:
     """Warns of kinks, in model or loss, and of rounding, once for every model.
 
     Args:
-        learner: The model.
+        learner: The model and its loss.
         x: Examples of shape `(n, ...)`; their values do not matter.
+        y: Their targets; nor do theirs.
 
     Raises:
         ValueError: If a layer has no second derivative.
@@ -51,7 +52,7 @@ def check_smooth(learner: Learner, x) -> None:
         return
     batch = tf.TensorSpec(x.shape, x.dtype)
     kinked = parts_with_kinks(learner.model, batch)
-    kinked += _loss_with_kinks(learner, batch)
+    kinked += _loss_with_kinks(learner, batch, y)
     if kinked:
         logging.warning(
             "The expansion in the inner rate needs smooth activations, such "
@@ -121,24 +122,22 @@ def parts_with_kinks(model, batch: tf.TensorSpec) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _loss_with_kinks(learner, batch):
+def _loss_with_kinks(learner, batch, y):
     """The loss's name in a list, or nothing; one of one's own is traced."""
     loss = learner.loss_function
-    function = getattr(loss.loss, "fn", loss.loss)
+    function = loss.loss
+    if type(function).__module__.startswith("keras."):
+        function = getattr(function, "fn", function)
     name = getattr(function, "__name__", type(function).__name__)
     if (getattr(function, "__module__", None) or "").startswith("keras."):
         return [name] * (name in _KINKED_LOSSES)
     shape = shapes.output_shape(learner.model, batch.shape[1:])
-    outputs = tf.TensorSpec((batch.shape[0], *shape), batch.dtype)
-    targets = outputs
-    if loss.takes_labels:
-        targets = tf.TensorSpec(batch.shape[:1], "int32")
-    try:
-        traced = tf.function(
-            lambda y, outputs: loss(y, outputs), autograph=False
-        ).get_concrete_function(targets, outputs)
-    except Exception:  # Of targets of another form.
-        return []
+    symbolic = getattr(learner.model, "outputs", None)  # Not if subclassed.
+    dtype = symbolic[0].dtype if symbolic else learner.model.compute_dtype
+    outputs = tf.TensorSpec((batch.shape[0], *shape), dtype)
+    traced = tf.function(
+        lambda y, outputs: loss(y, outputs), autograph=False
+    ).get_concrete_function(tf.TensorSpec(y.shape, y.dtype), outputs)
     return [name] * any(_kinked(traced.graph, traced.graph.inputs[1:2]))
 
 
@@ -149,14 +148,15 @@ def _has_kinks(layer):
 
 
 def _kinked(graph, given):
-    """Names of operations with kinks in what depends on the given tensors."""
-    reached = {id(tensor) for tensor in given}
+    """Names of operations with kinks on a gradient's way to given tensors."""
+    reached, differentiated = {id(tensor) for tensor in given}, set()
+    _go_back(graph.outputs, differentiated)
     for op in graph.get_operations():
         if not any(id(tensor) in reached for tensor in op.inputs):
             continue
         reached |= {id(tensor) for tensor in op.outputs}
-        floats = op.outputs and op.outputs[0].dtype.is_floating
-        if floats and op.type in _KINKED_OPERATIONS and not _is_guard(op):
+        kinked = op.type in _KINKED_OPERATIONS and not _is_guard(op)
+        if kinked and any(id(x) in differentiated for x in op.outputs):
             yield op.name
     # Of functions that are called, such as a loop's body.
     for function in getattr(graph, "_functions", {}).values():
@@ -165,13 +165,26 @@ def _kinked(graph, given):
             yield from _kinked(inner, inner.inputs)
 
 
+def _go_back(tensors, found):
+    """Adds what a gradient of these comes to, of numbers that have one."""
+    tensors = list(tensors)
+    while tensors:
+        tensor = tensors.pop()
+        if id(tensor) in found or not tensor.dtype.is_floating:
+            continue
+        found.add(id(tensor))
+        if tensor.op.type != "StopGradient":
+            tensors += tensor.op.inputs
+
+
 def _is_guard(op):
-    """Whether it only keeps a divisor away from 0, where data never is."""
+    """Whether it only keeps away from 0 or 1, where data never is."""
     if op.type not in ("Maximum", "Minimum"):
         return False
     for tensor in op.inputs:
         value = tf.get_static_value(tensor)
         if value is not None and value.ndim == 0:
-            small = 0 < abs(value) < 1e-3
-            return small if op.type == "Maximum" else abs(value) > 1e3
+            if op.type == "Maximum":
+                return 0 < abs(value) < 1e-3
+            return abs(value) > 1e3 or 1 - 1e-3 < value < 1
     return False
