@@ -271,6 +271,11 @@ def of_labels_and_size(y, outputs):
     return loss + tf.reduce_mean(tf.abs(outputs), -1)
 
 
+def clipped_crossentropy(y, outputs):
+    clipped = tf.clip_by_value(tf.nn.softmax(outputs), 1e-7, 1 - 1e-7)
+    return -tf.reduce_sum(y * tf.math.log(clipped), -1)
+
+
 class OfSizes(keras.losses.MeanSquaredError):
     def call(self, y, outputs):
         return tf.reduce_mean(tf.abs(y - outputs), -1)
@@ -286,6 +291,7 @@ class OfSizes(keras.losses.MeanSquaredError):
         (lambda y, o: tf.reduce_mean(tf.abs(y - o), -1), True),
         (lambda y, o: tf.reduce_mean((tf.abs(y) - o) ** 2, -1), False),
         (lambda y, o: tf.reduce_logsumexp(y * o, -1), False),
+        (clipped_crossentropy, False),
         (of_labels_and_size, True),
         (OfSizes(), True),
     ],
