@@ -7,12 +7,12 @@ from absl import logging
 from keras_reptile import callback_checks, settings, workers
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
+from keras_reptile.intervals import Intervals
 from keras_reptile.measurements import Measurements
 from keras_reptile.nonfinite_tasks import NonfiniteTasks
 from keras_reptile.preemption import Preemption
 from keras_reptile.protocol import Protocol
-from keras_reptile.run_folder import RunFolder
-from keras_reptile.run_record import RunRecord
+from keras_reptile.run import Run
 from keras_reptile.scalars import Scalars, of_training
 
 
@@ -124,23 +124,21 @@ class MetaTrainer(keras.callbacks.Callback):
             writes=checkpoint_dir is not None,
             logs=log_dir is not None,
         )
-        self._folder = RunFolder(checkpoint_dir, keep, resume, on_write_error)
+        self._run = Run(checkpoint_dir, keep, resume, on_write_error)
         self.resume = resume
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
+        self._intervals = Intervals(eval_interval, self.checkpoint_interval)
         self.preempted = False
-        self._record = RunRecord()
         self._preemption = Preemption()
         self._clock = Clock()
-        self._saved_at = None
-        self._trained = None
         self._begun = False
 
     @property
     def best_accuracy(self) -> float | None:
         """The highest `val_accuracy` so far; `None` before the first."""
-        return self._record.best_accuracy
+        return self._run.record.best_accuracy
 
     @property
     def measures(self) -> bool:
@@ -150,12 +148,12 @@ class MetaTrainer(keras.callbacks.Callback):
     @property
     def checkpoints(self) -> bool:
         """Whether it writes any."""
-        return self._folder.path is not None
+        return self._run.writes
 
     @property
     def seconds(self) -> float:
         """Wall time of the whole run, over all its resumptions."""
-        return self._record.seconds
+        return self._run.record.seconds
 
     def before_fit(self, model, x) -> int | None:
         """Restores the last checkpoint; called by `MetaModel.fit`.
@@ -177,53 +175,43 @@ class MetaTrainer(keras.callbacks.Callback):
         self.set_model(model)
         self._measurements.begin(model, x)
         self._begun = True
-        # After another `compile` the model begins anew.
-        saved_at = self._saved_at or 0
-        if model is not self._trained or model.meta_step < saved_at:
-            self._trained, self._saved_at = model, None
-            self._record.begin_training()
+        if self._run.takes_another(model):
             self._nonfinite_tasks.begin_training()
-        run_settings = {
-            **model.settings,
-            **settings.of_stream(x),
-            **self._measurements.settings,
-        }
         self.preempted = False
         if self.resume:
             callback_checks.check_resumable(x)
         if self.checkpoints:
             self._preemption.watch()
-        goes_on = self._saved_at is not None
-        extra = self._folder.begin(model, run_settings, goes_on)
+        done = self._run.begin_fit(
+            {
+                **model.settings,
+                **settings.of_stream(x),
+                **self._measurements.settings,
+            }
+        )
         self._scalars.open(model.distribute_strategy)
-        done = self._record.begin_fit(extra, model.meta_step)
-        if extra is not None:
-            self._go_on()
-        elif self.resume:  # A best one may be there by itself.
-            self._record.best_accuracy = self._folder.best_accuracy
+        if self._run.record.evaluation_due:
+            self._make_up_for_evaluation()
         return done
 
-    def _go_on(self):
-        step = self._saved_at = self.model.meta_step
-        logging.info("Resumed at meta-step %d.", step)
-        if self._record.evaluation_due:
-            self._evaluate(step)
-            if not self._record.evaluation_due:
-                self._save(step)
+    def _make_up_for_evaluation(self):
+        self._evaluate(self.model.meta_step)
+        if not self._run.record.evaluation_due:
+            self._save()
 
     def after_fit(self) -> None:
         """Gives back what `before_fit` took; called by `MetaModel.fit`."""
         self._begun = False
         self._scalars.close()
-        self._folder.end()
-        self._record.end_fit()
+        self._run.end_fit()
         self._preemption.release(heeded=self.preempted)
 
     def on_train_begin(self, logs=None):
         callback_checks.check_begun(self.model, self._begun)
-        self._record.finished = False
-        self._last_step = self.model.meta_step
-        if self._last_step == 0 and self._scalars.writes:
+        self._run.record.finished = False
+        step = self.model.meta_step
+        self._intervals.begin_fit(step)
+        if step == 0 and self._scalars.writes:
             start = self._measurements.agreement()
             if start:  # What it is to grow from.
                 self._scalars.write(0, start)
@@ -231,54 +219,29 @@ class MetaTrainer(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._clock.restart()
         self._nonfinite_tasks.begin_epoch()
-        self._record.begin_epoch()
+        self._run.record.begin_epoch()
         self._scores = {}
-        self._epoch_began = self.model.meta_step
-        self._epoch_ends = self._epoch_began + (self.params["steps"] or 0)
-        self._save_after_evaluation = False
+        self._intervals.begin_epoch(self.model.meta_step, self.params["steps"])
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.meta_step
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
             logs["meta_steps_per_second"] = self._clock.rate
+        since = step - self._intervals.epoch_began
         self._nonfinite_tasks.check(
             float((logs or {}).get("inner/nonfinite_tasks", 0)),
-            (step - self._epoch_began) * self.model.tasks_per_step,
+            since * self.model.tasks_per_step,
             step,
         )
-        before, self._last_step = self._last_step, step
-        if _crossed(before, step, self.eval_interval):
-            self._evaluate(step)
-        if _crossed(before, step, self.checkpoint_interval):
-            # A checkpoint comes after the evaluation of the same step, so
-            # that none is missing in what goes on from it.
-            if self.eval_interval is None and step == self._epoch_ends:
-                self._save_after_evaluation = True
-            else:
-                self._save(step)
-        if self._told_to_stop():
-            self.model.stop_training = True
-
-    def _told_to_stop(self):
-        """Whether a worker got SIGTERM; all ask at the same places."""
-        strategy = self.model.distribute_strategy
-        self.preempted = self.preempted or workers.any_worker(
-            strategy, self._preemption.noticed
-        )
-        return self.preempted
+        self._do(*self._intervals.passed(step))
 
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.meta_step
         self._nonfinite_tasks.end_epoch()
-        if self.preempted and step != self._epoch_ends:
+        if self.preempted and step != self._intervals.epoch_ends:
             return  # `before_final_values` saves; the rest is to come first.
-        if self.eval_interval is None:
-            self._evaluate(step)
-        if self.checkpoint_interval is None or self._save_after_evaluation:
-            self._save(step)
-        if self._told_to_stop():
-            self.model.stop_training = True
+        self._do(*self._intervals.at_end_of_epoch())
         if logs is not None:
             self._scalars.write(step, of_training(logs))
             # Of `validation_data`, which would be of another measure.
@@ -291,41 +254,47 @@ class MetaTrainer(keras.callbacks.Callback):
 
         Some outer optimizers put averages in their place after that.
         """
-        step = self.model.meta_step
-        if self._saved_at != step:
-            self._save(step)
+        with self._clock.stopped():
+            self._run.save_unsaved()
 
     def on_train_end(self, logs=None):
-        step = self.model.meta_step
-        self._record.measure()
-        self._record.finished = not self._told_to_stop()
-        if not self._record.finished:
+        self._run.record.measure()
+        self._run.record.finished = not self._told_to_stop()
+        if not self._run.record.finished:
+            step = self.model.meta_step
             logging.warning("Ended by SIGTERM after meta-step %d.", step)
+
+    def _told_to_stop(self):
+        """Whether a worker got SIGTERM; all ask at the same places."""
+        strategy = self.model.distribute_strategy
+        self.preempted = self.preempted or workers.any_worker(
+            strategy, self._preemption.noticed
+        )
+        return self.preempted
+
+    def _do(self, evaluate, save):
+        if evaluate:
+            self._evaluate(self.model.meta_step)
+        if save:
+            self._save()
+        if self._told_to_stop():
+            self.model.stop_training = True
 
     def _evaluate(self, step):
         with self._clock.stopped():
             scalars = self._measurements.of(self.model, self._told_to_stop)
-        self._record.evaluation_due = scalars is None
+        self._run.record.evaluation_due = scalars is None
         if scalars is None:
             return
         if "val_accuracy" in scalars:
-            self._keep_best(scalars["val_accuracy"])
+            with self._clock.stopped():
+                self._run.save_best(scalars["val_accuracy"])
         self._scores = scalars
         self._scalars.write(step, {**scalars, **self._progress()})
 
-    def _keep_best(self, accuracy):
-        if self.best_accuracy is not None and accuracy <= self.best_accuracy:
-            return
-        if self._write(self._folder.write_best, accuracy):
-            self._record.best_accuracy = accuracy
-
-    def _save(self, step):
-        if self._write(self._folder.write_step, self.best_accuracy):
-            self._saved_at = step
-
-    def _write(self, write, best_accuracy):
+    def _save(self):
         with self._clock.stopped():
-            return write(self.model, self._record.extra(best_accuracy))
+            self._run.save()
 
     def _progress(self):
         step_size = tf.convert_to_tensor(self.model.optimizer.learning_rate)
@@ -333,7 +302,3 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._clock.rate:
             progress["meta_steps_per_second"] = self._clock.rate
         return progress
-
-
-def _crossed(before, after, interval):
-    return bool(interval) and before // interval < after // interval

@@ -25,6 +25,7 @@ ORDER = [
         "episodes",
         "files",
         "inner_variables",
+        "intervals",
         "keras_under_strategies",
         "lanes",
         "losses",
@@ -55,6 +56,7 @@ ORDER = [
     {"configuring"},
     {"meta_model", "evaluation", "checkpoints"},
     {"measurements", "run_folder"},
+    {"run"},
     {"callbacks"},
 ]
 
