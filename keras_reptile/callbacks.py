@@ -129,7 +129,6 @@ class MetaTrainer(keras.callbacks.Callback):
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
-        self._intervals = Intervals(eval_interval, self.checkpoint_interval)
         self.preempted = False
         self._preemption = Preemption()
         self._clock = Clock()
@@ -177,18 +176,17 @@ class MetaTrainer(keras.callbacks.Callback):
         self._begun = True
         if self._run.takes_another(model):
             self._nonfinite_tasks.begin_training()
+        run_settings = {
+            **model.settings,
+            **settings.of_stream(x),
+            **self._measurements.settings,
+        }
         self.preempted = False
         if self.resume:
             callback_checks.check_resumable(x)
         if self.checkpoints:
             self._preemption.watch()
-        done = self._run.begin_fit(
-            {
-                **model.settings,
-                **settings.of_stream(x),
-                **self._measurements.settings,
-            }
-        )
+        done = self._run.begin_fit(run_settings)
         self._scalars.open(model.distribute_strategy)
         if self._run.record.evaluation_due:
             self._make_up_for_evaluation()
@@ -210,7 +208,9 @@ class MetaTrainer(keras.callbacks.Callback):
         callback_checks.check_begun(self.model, self._begun)
         self._run.record.finished = False
         step = self.model.meta_step
-        self._intervals.begin_fit(step)
+        self._intervals = Intervals(
+            self.eval_interval, self.checkpoint_interval, step
+        )
         if step == 0 and self._scalars.writes:
             start = self._measurements.agreement()
             if start:  # What it is to grow from.

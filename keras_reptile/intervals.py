@@ -11,13 +11,13 @@ class Intervals:
         evaluation: Meta-steps between evaluations; `None` has one at the end
             of every epoch.
         checkpoint: Meta-steps between checkpoints, likewise.
+        step: The meta-step at which a `fit` begins.
     """
 
-    def __init__(self, evaluation: int | None, checkpoint: int | None):
+    def __init__(
+        self, evaluation: int | None, checkpoint: int | None, step: int
+    ):
         self._evaluation, self._checkpoint = evaluation, checkpoint
-
-    def begin_fit(self, step: int) -> None:
-        """Nothing is due of what was before `step`."""
         self._last = step
 
     def begin_epoch(self, step: int, length: int | None) -> None:
