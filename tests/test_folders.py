@@ -46,6 +46,18 @@ def test_images_of_other_kinds_are_said(folder, tmp_path, log):
     assert "a.WEBP" in messages(log)
 
 
+def test_images_of_one_colour_are_said(folder, tmp_path, log):
+    load(folder, tmp_path / "cache")
+    assert "of one colour" not in messages(log)
+    path = one(folder.parent, number=4)
+    path.write_bytes(
+        tf.io.encode_jpeg(np.full((20, 30, 3), 7, "uint8")).numpy()
+    )
+    load(folder, tmp_path / "cache")
+    assert "1 of 6 images are of one colour" in messages(log)
+    assert path.name in messages(log)
+
+
 def test_its_episodes_hold_values_up_to_1(folder, tmp_path):
     classes = load(str(folder), tmp_path / "cache", resize="nearest")
     spec = kr.EpisodeSpec(ways=2, shots=1)

@@ -65,6 +65,33 @@ def test_every_colour_ends_up_as_pils_rgb(tmp_path, mode, kind, settings):
     np.testing.assert_array_equal(decoded, expected.convert("RGB"))
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_what_is_transparent_is_laid_on_white(tmp_path, mode):
+    path = tmp_path / "drawing.png"
+    rng = np.random.default_rng(1)
+    if mode in ("RGBA", "LA"):
+        # As of a canvas: black lines, and black where there are none.
+        pixels = np.zeros((EXTENT, EXTENT, len(mode)), "uint8")
+        pixels[..., -1] = rng.integers(0, 256, (EXTENT, EXTENT))
+        Image.fromarray(pixels, mode).save(path)
+    else:
+        pixels = rng.integers(0, 4, (EXTENT, EXTENT)).astype("uint8")
+        image = Image.fromarray(pixels, mode)
+        if mode == "P":
+            image.putpalette(list(range(0, 120, 10)))
+        image.save(path, transparency=2)
+    decoded, problem = image_files.decode(path, "nearest", EXTENT)
+    assert problem is None
+    with Image.open(path) as image:
+        drawn = image.convert("RGBA")
+    white = Image.new("RGBA", drawn.size, "white")
+    expected = Image.alpha_composite(white, drawn).convert("RGB")
+    assert len(np.unique(expected)) > 3
+    difference = decoded.astype(int) - np.asarray(expected, int)
+    # PIL rounds in two steps.
+    assert abs(difference).max() <= 1
+
+
 def test_files_that_cannot_be_read_are_named_together(tree, load):
     whole = one(tree).read_bytes()
     bad = {

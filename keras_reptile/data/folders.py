@@ -23,7 +23,8 @@ def from_folder(
 
     They are decoded once and kept on disk, as `mini_imagenet` does. Images of
     other kinds are left out, which the log says, and the orientation that a
-    camera notes in a JPEG is not heeded. Hold classes out by `subset`.
+    camera notes in a JPEG is not heeded. Grey ones become RGB, and what is
+    transparent is laid on white. Hold classes out by `subset`.
 
     Args:
         folder: That holds a folder for each class.
@@ -61,6 +62,7 @@ def from_folder(
         )
     if problems:
         raise ValueError(image_files.unreadable(problems) + "or remove them.")
+    _warn_of_blank(images, files)
     counts = [len(of_class) for of_class in listed.values()]
     return ClassDataset(images, counts, list(listed))
 
@@ -87,6 +89,19 @@ def _warn_of_left_out(root):
             "first being %s.",
             len(left_out),
             min(left_out),
+        )
+
+
+def _warn_of_blank(images, files):
+    """As white lines are on a transparent ground."""
+    pixels = images.reshape(len(images), -1, images.shape[-1])
+    blank = (pixels == pixels[:, :1]).all((1, 2))
+    if blank.any():
+        logging.warning(
+            "%d of %d images are of one colour throughout, the first being %s.",
+            blank.sum(),
+            len(images),
+            files[blank.argmax()],
         )
 
 

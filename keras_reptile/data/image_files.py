@@ -12,6 +12,8 @@ from absl import logging
 from keras_reptile.data import cache, resizing
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
+# Of files that are kept decoded: by which rules they were.
+_RULES = "transparency on white"
 # Many times those of a photograph; a small file can stand for more.
 MOST_PIXELS = 50_000_000
 _SHOWN = 10
@@ -59,6 +61,9 @@ def _is_image(path):
 def decode(path, resize: str, extent: int):
     """Reads one file as RGB, in whatever colours it is stored.
 
+    What is transparent is laid on white, as where it is looked at: a drawing
+    may have all of its lines in the transparency, and one colour.
+
     Args:
         path: A JPEG or PNG file; its suffix may say either of both.
         resize: A key of `resizing.RESIZES`.
@@ -71,22 +76,46 @@ def decode(path, resize: str, extent: int):
     content, problem = _content(pathlib.Path(path))
     if problem:
         return None, problem
+    encoded = tf.constant(content)  # Once, as it takes longer than a header.
     try:
-        # The accurate transform is the one that PIL takes.
-        image = tf.io.decode_jpeg(
-            content,
-            channels=3,
-            dct_method="INTEGER_ACCURATE",
-            try_recover_truncated=False,
-        )
+        height, width = _extents(content, encoded)
+        if height * width > MOST_PIXELS:
+            return None, f"{width} by {height}, above {MOST_PIXELS:,} pixels"
+        image = _pixels(content, encoded)
     except tf.errors.InvalidArgumentError as error:
         logging.debug("%s: %s", path, error)
         return None, "truncated or damaged"
-    return resizing.RESIZES[resize](image.numpy(), extent), None
+    return resizing.RESIZES[resize](image, extent), None
+
+
+def _pixels(content, encoded):
+    if _is_transparent(content):
+        image = tf.io.decode_png(encoded, channels=4).numpy().astype(int)
+        colours, alpha = image[..., :3], image[..., 3:]
+        on_white = colours * alpha + 255 * (255 - alpha)
+        return ((on_white + 127) // 255).astype(np.uint8)
+    # The accurate transform is the one that PIL takes.
+    return tf.io.decode_jpeg(
+        encoded,
+        channels=3,
+        dct_method="INTEGER_ACCURATE",
+        try_recover_truncated=False,
+    ).numpy()
+
+
+def _is_transparent(content):
+    """By its kind of colours, or a chunk that comes before its pixels.
+
+    (Elsewhere TensorFlow's fourth channel is no opacity: 1 of 1 bit.)
+    """
+    if not content.startswith(b"\x89PNG"):
+        return False
+    kind, before_pixels = content[25:26], content.partition(b"IDAT")[0]
+    return kind in (b"\4", b"\6") or b"tRNS" in before_pixels
 
 
 def _content(path):
-    """What is in a file, as a tensor, or why there is no image in it."""
+    """What is in a file, as bytes, or why there is no image in it."""
     try:
         # To open a pipe is to wait for the one who writes to it.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -98,15 +127,7 @@ def _content(path):
         return None, "empty"
     if not content.startswith((b"\xff\xd8", b"\x89PNG")):
         return None, "no JPEG or PNG"
-    encoded = tf.constant(content)  # Once, as it takes longer than a header.
-    try:
-        height, width = _extents(content, encoded)
-    except tf.errors.InvalidArgumentError as error:
-        logging.debug("%s: %s", path, error)
-        return None, "truncated or damaged"
-    if height * width > MOST_PIXELS:
-        return None, f"{width} by {height}, above {MOST_PIXELS:,} pixels"
-    return encoded, None
+    return content, None
 
 
 def _extents(content, encoded):
@@ -162,7 +183,7 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     """
     source = (str(pathlib.Path(folder).resolve()), resize, extent)
     stem = f"{name}-{_short_hash(source)}"
-    status_of = []
+    status_of = [_RULES]
     for path in paths:
         try:
             status = path.stat()
