@@ -9,6 +9,7 @@ from keras_reptile import (
     epoch_checks,
     fit_checks,
     fit_warnings,
+    monitors,
     resuming,
     shapes,
 )
@@ -51,6 +52,7 @@ class FitsEpisodes:
         """
         self.require_compiled()
         fit_checks.check_arguments(x, y, kwargs)
+        monitors.choose_modes(kwargs.get("callbacks"), self.metrics)
         examples = self._check_tasks(x)
         fit_warnings.warn_of_scaling(examples, self.inner_model)
         fit_warnings.warn_of_order(kwargs.get("callbacks"))

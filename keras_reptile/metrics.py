@@ -54,7 +54,8 @@ def _resolve(metric, loss):
     if name not in _ACCURACIES:
         raise ValueError(
             f'The metric "{metric}" is not defined for the loss {name}. Pass '
-            "a metric object, such as keras.metrics.CategoricalAccuracy()."
+            "a metric object, such as keras.metrics.CategoricalAccuracy(); for "
+            'a regression, "mae" or another one of distances.'
         )
     return _ACCURACIES[name](name=metric)
 
@@ -128,8 +129,8 @@ class TaskMetrics:
         for metric in self._of_queries:
             if type(metric) in _ACCURACIES.values():
                 # Means over examples, for which all tasks are one batch.
-                metric.update_state(
-                    tf.concat(y, 0), tf.concat(outputs, 0), weights
+                _update_one(
+                    metric, tf.concat(y, 0), tf.concat(outputs, 0), weights
                 )
             else:
                 _update_by_task(counted, metric, y, outputs, self._weighted)
@@ -161,17 +162,30 @@ def _update_by_task(counted, metric, y, outputs, weighted):
     for counts, *of_task in zip(tf.unstack(counted), y, outputs):
         if weighted:
             weights = tf.fill(tf.shape(of_task[1])[:1], _weight(counts))
-            metric.update_state(*of_task, sample_weight=weights)
+            _update_one(metric, *of_task, sample_weight=weights)
         else:  # Some take none, or fail with some.
             _update_if(counts, metric, *of_task)
 
 
 def _update_if(counts, metric, y, outputs):
     def update():
-        metric.update_state(y, outputs)
+        _update_one(metric, y, outputs)
         return tf.constant(0)
 
     tf.cond(counts, update, lambda: tf.constant(0))
+
+
+def _update_one(metric, y, outputs, *weights, **named):
+    try:
+        metric.update_state(y, outputs, *weights, **named)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            "A metric must take the targets of queries, and the outputs of the "
+            f"adapted model. Received: '{metric.name}', targets of shape "
+            f"{y.shape} and outputs of shape {outputs.shape}. For labels, "
+            "which are integers, choose one such as SparseCategoricalAccuracy, "
+            f"or one of your own. It says: {error}"
+        ) from error
 
 
 def _weight(counts):

@@ -50,6 +50,50 @@ def test_validation_goes_into_the_logs_and_to_tensorboard(tmp_path):
     assert "epoch_accuracy_ci95" in scalars(tmp_path / "epochs" / "validation")
 
 
+@pytest.mark.parametrize(
+    "monitor, better, metric",
+    [
+        ("val_accuracy", "max", "accuracy"),
+        ("val_accuracy_transductive", "max", None),
+        ("accuracy", "max", "accuracy"),
+        (
+            "entropy",
+            "min",
+            keras.metrics.SparseCategoricalCrossentropy("entropy", None, True),
+        ),
+        ("inner_loss", "min", None),
+        ("loss", "min", None),
+    ],
+)
+def test_callbacks_of_keras_find_which_way_is_better(
+    tmp_path, monitor, better, metric
+):
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor, min_delta=9, patience=1),
+        keras.callbacks.ModelCheckpoint(
+            str(tmp_path / "m.weights.h5"), monitor, save_weights_only=True
+        ),
+        keras.callbacks.ReduceLROnPlateau(monitor, min_delta=9, patience=9),
+    ]
+    model = meta_model(metrics=metric)
+    _, history = run(
+        model, callbacks=callbacks, validation=HELD_OUT, protocol=PROTOCOL
+    )
+    assert [callback.mode for callback in callbacks] == [better] * 3
+    # Nothing gets better by 9.
+    assert len(history["loss"]) == 2
+
+
+def test_a_monitor_that_says_not_which_way_is_better_is_refused():
+    stopping = keras.callbacks.EarlyStopping("gradient_cosine")
+    model = meta_model()
+    with pytest.raises(ValueError, match="'gradient_cosine' is better.*'max'"):
+        run(model, callbacks=[stopping])
+    assert model.meta_step == 0
+    stopping.mode = "max"
+    run(model, callbacks=[stopping], gradient_agreement=True)
+
+
 def test_evaluation_by_meta_steps_with_several_per_call():
     model = meta_model(**settings(), steps_per_execution=2)
     _, history = run(

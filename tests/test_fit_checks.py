@@ -218,6 +218,15 @@ def test_query_targets_that_would_be_broadcast_are_refused():
         meta_model(loss="mse", metrics=()).fit(data, steps_per_epoch=1)
 
 
+@pytest.mark.parametrize(
+    "metric", [keras.metrics.AUC(name="x"), keras.metrics.F1Score(name="x")]
+)
+def test_a_metric_that_does_not_take_labels_is_named(metric):
+    model = meta_model(metrics=[metric])
+    with pytest.raises(ValueError, match=r"metric must.*'x'.*\(., 3\)"):
+        model.fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
+
+
 def classifier(*layers):
     """A MetaModel of these layers on the blobs, with a loss by name."""
     network = keras.Sequential([keras.Input((4,)), *layers])

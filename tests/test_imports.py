@@ -31,6 +31,7 @@ ORDER = [
         "losses",
         "lowered_ops",
         "models",
+        "monitors",
         "nonfinite_tasks",
         "preemption",
         "run_record",
