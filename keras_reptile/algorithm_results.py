@@ -1,8 +1,10 @@
-"""What an algorithm has to return, looked at when it is traced.
+"""What an algorithm does and returns, looked at when it is traced.
 
 A user's own function that returns less would train a part of the model
 without a word, or end inside of TensorFlow.
 """
+
+import contextlib
 
 import tensorflow as tf
 
@@ -13,6 +15,29 @@ _EXPECTED = (
     "tensor of floats for each of `state.weights`, of its shape, and a State "
     "such as `learner.adapt` returns."
 )
+
+
+@contextlib.contextmanager
+def of_graphs(algorithm):
+    """Says what a graph is, where a function wants the value of a tensor.
+
+    Args:
+        algorithm: The function, for the message.
+
+    Raises:
+        ValueError: With what to do; other errors of it are let through.
+    """
+    try:
+        yield
+    # As Python's `if`, `float` and NumPy have it.
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        if "symbolic" not in str(error).lower():
+            raise
+        raise ValueError(
+            "An algorithm is traced as a graph, whose tensors have no values "
+            f"yet. Received from `{_name(algorithm)}`: {error} Use tf.cond and "
+            "such, or `compile(run_eagerly=True)` to look at values."
+        ) from error
 
 
 def checked(result, state: State, algorithm) -> tuple[list, State]:
@@ -29,7 +54,7 @@ def checked(result, state: State, algorithm) -> tuple[list, State]:
     Raises:
         ValueError: If it is something else than the two.
     """
-    name = getattr(algorithm, "__name__", type(algorithm).__name__)
+    name = _name(algorithm)
     pair = isinstance(result, (tuple, list)) and len(result) == 2
     if not pair or not isinstance(result[1], State):
         kinds = result if type(result) is tuple else (result,)
@@ -69,6 +94,10 @@ def _tensors(name, gradient, weights):
         part = tf.cast(part, weight.dtype)
         parts.append(tf.ensure_shape(part, weight.shape))
     return parts
+
+
+def _name(algorithm):
+    return getattr(algorithm, "__name__", type(algorithm).__name__)
 
 
 def _refuse(name, received):

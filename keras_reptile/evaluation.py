@@ -139,7 +139,8 @@ def check_kinds(classes, protocol) -> None:
             "kr.data.omniglot returns. Received: "
             f"{type(classes).__name__}. Arrays of your own become one by "
             "kr.data.from_arrays; tasks of a regression, which have no "
-            "accuracy, are for `model.evaluate`."
+            "accuracy, are for `model.evaluate`, or for `validation_data` and "
+            "`validation_steps` of `fit`."
         )
     if not isinstance(protocol, Protocol):
         raise ValueError(

@@ -1,8 +1,5 @@
 """What is asked of a dataset and of a model when `fit` is called."""
 
-import contextlib
-import re
-
 import numpy as np
 import tensorflow as tf
 
@@ -15,9 +12,7 @@ from keras_reptile import (
 )
 from keras_reptile.episodes import Task
 from keras_reptile.integers import check_integer
-
-# Around what TensorFlow is to say of an element, to find it in its words.
-_SAID = re.compile("<<keras_reptile: (.*?)>>", re.DOTALL)
+from keras_reptile.own_words import said
 
 
 def check_task_dataset(dataset, model, loss) -> np.ndarray:
@@ -106,23 +101,14 @@ def _within(name, numbers, end):
     numbers = tf.cast(numbers, tf.int64)
     ok = tf.reduce_all((numbers >= 0) & (numbers < end))
     lowest, highest = tf.reduce_min(numbers), tf.reduce_max(numbers)
-    said = tf.strings.format(
-        f"<<keras_reptile: Every element's {name} must be from 0 to {end - 1},"
-        " as those of the first are. Received: {} to {} in a later one.>>",
+    message = tf.strings.format(
+        said(
+            f"Every element's {name} must be from 0 to {end - 1}, as those of "
+            "the first are. Received: {} to {} in a later one."
+        ),
         (lowest, highest),
     )
-    return tf.debugging.Assert(ok, [said])
-
-
-@contextlib.contextmanager
-def in_our_words():
-    """Has what `checked_throughout` finds raised as a `ValueError`."""
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if (found := _SAID.search(error.message)) is None:
-            raise
-        raise ValueError(found[1]) from None
+    return tf.debugging.Assert(ok, [message])
 
 
 def check_arguments(x, y, arguments: dict) -> None:

@@ -14,6 +14,7 @@ from keras_reptile import (
     shapes,
 )
 from keras_reptile.layer_state import check_state_of_layers
+from keras_reptile.own_words import in_our_words
 from keras_reptile.second_order import check_second_order
 
 
@@ -80,7 +81,7 @@ class FitsEpisodes:
         callbacks = kwargs.get("callbacks")
         fit_warnings.warn_of_zero_rate(kwargs, self.optimizer, self.meta_step)
         final_values = resuming.final_values(self, callbacks, goes_on)
-        with final_values, fit_checks.in_our_words():
+        with final_values, in_our_words():
             return super().fit(
                 self._shared(x, kwargs, "steps_per_epoch"), **kwargs
             )
@@ -159,7 +160,7 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        with fit_checks.in_our_words():
+        with in_our_words():
             return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
     def predict(self, x, *args, **kwargs):

@@ -142,7 +142,8 @@ def run(model, algorithm, tasks, numbers) -> list:
 
 
 def _outcome(algorithm, learner, state, task):
-    result = algorithm(learner, state, task)
+    with algorithm_results.of_graphs(algorithm):
+        result = algorithm(learner, state, task)
     if algorithm is adapt_only:
         return result
     return algorithm_results.checked(result, state, algorithm)

@@ -32,6 +32,7 @@ ORDER = [
         "lowered_ops",
         "models",
         "monitors",
+        "own_words",
         "nonfinite_tasks",
         "preemption",
         "run_record",

@@ -5,6 +5,7 @@ import inspect
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import LOSS, SPEC, all_values, assert_same, blobs, meta_model
@@ -55,6 +56,54 @@ RETURNED = {
     ),
     "fewer slots": (lambda g, a: (g, a._replace(slots=[])), "a State of 0 slo"),
 }
+
+
+WANT_A_VALUE = {
+    "if": lambda loss: "large" if loss > 1 else "small",
+    "float": float,
+    "numpy": lambda loss: loss.numpy(),
+    "a function of NumPy": np.exp,
+    "for": list,
+}
+
+
+@pytest.mark.parametrize("name", WANT_A_VALUE)
+def test_the_value_of_a_tensor_is_not_there(name):
+    def own(learner, state, task):
+        adapted = learner.adapt(state, task)
+        WANT_A_VALUE[name](adapted.loss)
+        return [tf.zeros_like(w) for w in state.weights], adapted
+
+    episodes = blobs(seed=0).episodes(SPEC)
+    with pytest.raises(ValueError, match="`own`.*run_eagerly=True"):
+        meta_model(algorithm=own).fit(episodes, steps_per_epoch=1)
+    if name != "for":
+        eager = meta_model(algorithm=own, run_eagerly=True)
+        eager.fit(episodes, steps_per_epoch=1, verbose=0)
+
+
+def test_an_error_of_an_algorithm_is_its_own():
+    def own(learner, state, task):
+        raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        meta_model(algorithm=own).fit(
+            blobs(seed=0).episodes(SPEC), steps_per_epoch=1
+        )
+
+
+def test_what_xla_cannot_compile_is_named():
+    def own(learner, state, task):
+        adapted = learner.adapt(state, task)
+        tf.print("loss", adapted.loss, output_stream="file:///dev/null")
+        return [tf.zeros_like(w) for w in state.weights], adapted
+
+    episodes = blobs(seed=0).episodes(SPEC)
+    with pytest.raises(ValueError, match="StringFormat.*jit_compile=False"):
+        meta_model(algorithm=own, jit_compile="auto").fit(
+            episodes, steps_per_epoch=1
+        )
+    meta_model(algorithm=own).fit(episodes, steps_per_epoch=1, verbose=0)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -3,6 +3,7 @@
 from keras_reptile.data.arrays import from_arrays
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.data.folders import from_folder
+from keras_reptile.data.functions import from_function
 from keras_reptile.data.mini_imagenet import mini_imagenet
 from keras_reptile.data.omniglot import omniglot
 from keras_reptile.data.scribbles import scribbles
@@ -15,6 +16,7 @@ __all__ = [
     "Splits",
     "from_arrays",
     "from_folder",
+    "from_function",
     "mini_imagenet",
     "omniglot",
     "scribbles",

@@ -1,0 +1,173 @@
+"""Tasks of a regression that a function of one's own draws."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import all_values, assert_same
+
+import keras_reptile as kr
+
+SPEC = kr.EpisodeSpec(ways=1, shots=6, queries=4, inner_steps=3)
+
+
+def curve(rng, count):
+    """The example of the README."""
+    x = rng.uniform(-1, 1, (count, 1))
+    return x, np.sin(rng.uniform(1, 4) * x)
+
+
+CURVES = kr.data.from_function(curve)
+
+
+def meta_model(**settings):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(9, "tanh"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model = kr.MetaModel(network)
+    arguments = {"loss": "mse", "jit_compile": False, **settings}
+    model.compile(keras.optimizers.SGD(0.5), **arguments)
+    return model
+
+
+def test_a_task_has_what_the_function_draws():
+    task = CURVES.episode(SPEC, number=5, seed=2)
+    x, y = curve(np.random.default_rng([2, 5]), 10)
+    for part, rows in ((task.support, slice(6)), (task.query, slice(6, 10))):
+        np.testing.assert_array_equal(part.x, x[rows].astype("float32"))
+        np.testing.assert_array_equal(part.y, y[rows].astype("float32"))
+    assert task.batches.shape == (3, 6)
+
+
+def test_a_stream_starts_anywhere_and_does_not_repeat_itself():
+    tasks = list(CURVES.episodes(SPEC, 2, seed=1).take(3))
+    for stream in (
+        CURVES.episodes(SPEC, 2, seed=1, start=2),
+        CURVES.episodes(SPEC, 2, seed=1).starting_at(2),
+    ):
+        tf.nest.map_structure(
+            np.testing.assert_array_equal, tasks[2], next(iter(stream))
+        )
+    one = CURVES.episode(SPEC, 3, seed=1)
+    np.testing.assert_array_equal(one.support.y, tasks[1].support.y[1])
+    np.testing.assert_array_equal(one.batches, tasks[1].batches[1])
+    firsts = {float(task.support.x[i, 0, 0]) for task in tasks for i in (0, 1)}
+    other = CURVES.episode(SPEC, 3, seed=2)
+    assert len(firsts | {float(other.support.x[0, 0])}) == 7
+
+
+def test_curves_are_learned():
+    held_out = CURVES.episodes(SPEC, 4, seed=1)
+    model = meta_model(inner_optimizer=keras.optimizers.SGD(0.1))
+
+    def loss():
+        logs = model.evaluate(held_out, steps=25, return_dict=True, verbose=0)
+        return logs["loss"]
+
+    before = loss()
+    history = model.fit(
+        CURVES.episodes(SPEC, 4),
+        steps_per_epoch=150,
+        epochs=2,
+        validation_data=held_out,
+        validation_steps=25,
+        verbose=0,
+    )
+    assert loss() < 0.5 * before
+    np.testing.assert_allclose(history.history["val_loss"][-1], loss(), 1e-6)
+
+
+def test_a_run_is_resumed_exactly(tmp_path):
+    def run(epochs, folder, curves=CURVES):
+        trainer = kr.MetaTrainer(checkpoint_dir=folder, resume=True)
+        model = meta_model()
+        model.fit(
+            curves.episodes(SPEC, 2),
+            steps_per_epoch=4,
+            epochs=epochs,
+            callbacks=[trainer],
+            verbose=0,
+        )
+        return all_values(model)
+
+    whole = run(3, tmp_path / "whole")
+    run(2, tmp_path / "parts")
+    assert_same(run(3, tmp_path / "parts"), whole)
+
+    def other(rng, count):
+        return curve(rng, count)
+
+    with pytest.raises(ValueError, match="'tasks drawn by' is other here"):
+        run(4, tmp_path / "parts", kr.data.from_function(other))
+
+
+@pytest.mark.parametrize(
+    "drawn, text",
+    [
+        (lambda x: x, "tuple.*Received: ndarray"),
+        (lambda x: (x, x[1:]), r"`y` of shape \(9, 1\)"),
+        (lambda x: (x, x[0, 0]), r"`y` of shape \(\)"),
+        (lambda x: (x.astype(str), x), "`x` of shape.*dtype <U"),
+        (lambda x: (x / 0, x), "NaN or infinity in `x`"),
+        (lambda x: (x, x * 1e39), "NaN or infinity in `y`"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_what_is_no_examples_is_refused(drawn, text):
+    tasks = kr.data.from_function(
+        lambda rng, count: drawn(rng.uniform(1, 2, (count, 1)))
+    )
+    with pytest.raises(ValueError, match=text):
+        tasks.episodes(SPEC)
+    with pytest.raises(ValueError, match=text):
+        tasks.episode(SPEC)
+
+
+def later(wrong):
+    """A function that draws another thing from the second task on."""
+    first = np.random.default_rng([0, 0]).uniform(-1, 1)
+
+    def draw(rng, count):
+        x, y = curve(rng, count)
+        return (x, y) if x[0, 0] == first else wrong(x, y)
+
+    return kr.data.from_function(draw)
+
+
+def fails(x, y):
+    raise RuntimeError("the sensor was off")
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [
+        (fails, "Task [1-9] of seed 0.*RuntimeError: the sensor was off"),
+        (lambda x, y: (x, y * np.nan), "Task [1-9] of.*NaN or infinity in `y`"),
+        (lambda x, y: (x, y[:, 0]), r"one shape.*\(10,\).*\(10, 1\)\] before"),
+    ],
+)
+def test_what_goes_wrong_later_is_said_in_our_words(wrong, text):
+    stream = later(wrong).episodes(SPEC)
+    for call in (
+        lambda: meta_model().fit(stream, steps_per_epoch=9, verbose=0),
+        lambda: meta_model().evaluate(stream, steps=9, verbose=0),
+    ):
+        with pytest.raises(ValueError, match=text) as error:
+            call()
+        assert "node" not in str(error.value)
+
+
+def test_what_is_no_function_or_has_classes_is_refused():
+    with pytest.raises(ValueError, match=r"function \(rng, count\).*array"):
+        kr.data.from_function(np.zeros(3))
+    spec = kr.EpisodeSpec(ways=2, shots=1)
+    for draw in (CURVES.episodes, CURVES.episode):
+        with pytest.raises(ValueError, match="ways=2"):
+            draw(spec)
+    with pytest.raises(ValueError, match="`seed` must be"):
+        CURVES.episodes(SPEC, seed=-1)
