@@ -63,7 +63,11 @@ def check_resumable(dataset) -> None:
         raise ValueError(
             "To resume exactly, the episodes must start at the meta-step of "
             "the checkpoint. Received: a dataset without `starting_at`. Pass "
-            "`classes.episodes(...)` itself, not a dataset made from it."
+            "`classes.episodes(...)` itself, not a dataset made from it; tasks "
+            "of a regression become one by `kr.data.from_function`. To go on "
+            "with other episodes, restore `kr.checkpoints.latest(folder, "
+            "model)` by `kr.checkpoints.restore`, and leave `resume` out, with "
+            "another `checkpoint_dir`."
         )
 
 

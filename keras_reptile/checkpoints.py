@@ -1,29 +1,31 @@
 """Checkpoints of a meta-training run: whole, checked, exactly resumable.
 
-A checkpoint is one `.npz` file: the weights, the buffers, the outer
-optimizer, the slots of the inner one, and the step. It is written under
-another name first, so that it is whole or not there, and holds a checksum of
-its arrays, so that a damaged one is found and the one before it used.
+A checkpoint is one file (`checkpoint_file.py`): the weights, the buffers, the
+outer optimizer, the slots of the inner one, and the step. A damaged one is
+found, and the one before it used.
 """
 
-import hashlib
-import io
-import json
 import pathlib
 import re
-import zipfile
 
-import numpy as np
 from absl import logging
 
-from keras_reptile import files
+from keras_reptile import checkpoint_file
+from keras_reptile.checkpoint_file import DamagedCheckpoint, read
 from keras_reptile.settings import check_same, check_same_layers
 
+__all__ = [
+    "DamagedCheckpoint",
+    "latest",
+    "list_steps",
+    "read",
+    "restore",
+    "step_of",
+    "step_path",
+    "variables_of",
+    "write",
+]
 _PATTERN = re.compile(r"step-(\d{9,})\.npz")
-
-
-class DamagedCheckpoint(Exception):
-    """A file that is not the checkpoint that was written."""
 
 
 def variables_of(model) -> dict:
@@ -65,54 +67,14 @@ def write(
         OSError: If it cannot be written.
     """
     _check_compiled(model)
-    arrays = {k: _storable(v.numpy()) for k, v in variables_of(model).items()}
     header = {
         "format": 1,
         "step": model.meta_step,
-        "sha256": _checksum(arrays),
         "extra": extra or {},
         "settings": model.settings if settings is None else settings,
     }
-    with files.atomic_write(path) as file:
-        np.savez(file, __header__=json.dumps(header), **arrays)
-
-
-def read(path) -> tuple[dict, dict]:
-    """Reads a checkpoint and verifies its checksum.
-
-    Args:
-        path: Of the file, or the file itself, open to be read as bytes.
-
-    Returns:
-        `(header, arrays)`.
-
-    Raises:
-        DamagedCheckpoint: If the file is truncated or changed.
-        OSError: If it cannot be read.
-    """
-    # First of all: a disk that fails is no damage of the file.
-    if hasattr(path, "read"):
-        content = path.read()
-    else:
-        content = pathlib.Path(path).read_bytes()
-    try:
-        with io.BytesIO(content) as file:
-            if zipfile.ZipFile(file).testzip() is not None:
-                raise ValueError("a checksum of the archive is wrong")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in stored.files}
-        if "__header__" not in arrays:
-            raise ValueError("keras_reptile did not write it")
-        header = json.loads(str(arrays.pop("__header__")))
-        whole = header["sha256"] == _checksum(arrays)
-    except Exception as error:  # Parsers raise anything on damaged bytes.
-        raise DamagedCheckpoint(
-            f"{path} is not a whole checkpoint: {error!r}"
-        ) from error
-    if not whole:
-        raise DamagedCheckpoint(f"{path} does not match its checksum")
-    return header, arrays
+    arrays = {name: v.numpy() for name, v in variables_of(model).items()}
+    checkpoint_file.write(path, header, arrays)
 
 
 def restore(path, model, settings: dict | None = None) -> dict:
@@ -219,38 +181,36 @@ def _matched(variables, arrays, path):
     theirs = {"/".join(k.split("/")[:2]): v for k, v in arrays.items()}
     ours = {"/".join(k.split("/")[:2]): v for k, v in variables.items()}
     pairs = [(v, theirs.get(k)) for k, v in ours.items()]
-    wrong = [
-        f"{variable.path}: {_kind(variable)} here, "
+    wrong = {
+        key: f"{variable.path}: {_kind(variable)} here, "
         f"{'nothing' if array is None else _kind(array)} there"
-        for variable, array in pairs
+        for key, (variable, array) in zip(ours, pairs)
         if array is None or _kind(variable) != _kind(array)
-    ]
-    wrong += [f"{k}: nothing here" for k in theirs if k not in ours]
+    }
+    wrong |= {k: f"{k}: nothing here" for k in theirs if k not in ours}
     if wrong:
+        first = next(iter(wrong.values()))
         raise ValueError(
             "A checkpoint can only be restored into the model and the "
             f"optimizers it was made with. Received: {path}, which differs "
-            f"in {len(wrong)} variables, the first being {wrong[0]}. Build "
-            "the same model, or use another checkpoint folder."
+            f"in {len(wrong)} variables, the first being {first}. "
+            f"{_remedy(wrong)}, or use another checkpoint folder."
         )
     return pairs
+
+
+def _remedy(wrong):
+    groups = {key.partition("/")[0] for key in wrong}
+    if not groups <= {"outer", "inner"}:
+        return "Build the same model"
+    which = " and ".join(sorted(groups, reverse=True))
+    return (
+        f"Compile with the same {which} optimizer, its learning rate a number "
+        "or a schedule as it was"
+    )
 
 
 def _kind(values):
     """Of a variable or an array, as it is stored."""
     dtype = str(values.dtype).replace("bfloat16", "float32")
     return f"{dtype} of shape {tuple(values.shape)}"
-
-
-def _storable(array):
-    """bfloat16, of which an archive has the bytes only, as float32: exact."""
-    return array.astype("float32") if array.dtype.kind == "V" else array
-
-
-def _checksum(arrays):
-    digest = hashlib.sha256()
-    for key in sorted(arrays):
-        array = np.ascontiguousarray(arrays[key])
-        digest.update(f"{key} {array.dtype} {array.shape};".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

@@ -32,6 +32,23 @@ def check_outer_optimizer(optimizer) -> None:
         )
 
 
+def warn_of_default_step(algorithm) -> None:
+    """Says so where an outer `SGD(1.0)` that nobody chose is too much.
+
+    Args:
+        algorithm: One of ours is known to give weight changes, or gradients.
+    """
+    function = unwrapped(algorithm)
+    ours = getattr(function, "__module__", "").startswith("keras_reptile.")
+    if ours and not getattr(function, "of_weight_changes", False):
+        logging.warning(
+            "The outer optimizer is SGD(1.0), and '%s' gives gradients, for "
+            "which a step of 1 is large. `compile(optimizer=...)` with another "
+            "one, such as Adam(1e-3).",
+            function.__name__,
+        )
+
+
 def check_outer_decay(optimizer, algorithm, learner) -> None:
     """Refuses an outer weight decay of what nothing else moves.
 

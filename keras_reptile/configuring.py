@@ -42,7 +42,8 @@ class ConfiguresBothLoops:
 
         Args:
             optimizer: The outer optimizer. `SGD(e)` is the paper's
-                interpolation of step size `e`; the default is `SGD(1.0)`.
+                interpolation of step size `e`; the default is `SGD(1.0)`,
+                which is too much for MAML and FOMAML.
             inner_optimizer: Any Keras optimizer that is a pure function of
                 its variables; the default is `SGD(0.01)`.
             loss: A Keras loss, its name, or a function of targets and
@@ -84,6 +85,8 @@ class ConfiguresBothLoops:
                 used as a pure function, or the model or the other arguments
                 do not go with an argument.
         """
+        if optimizer is None:
+            compiling.warn_of_default_step(self.algorithm)
         given = {
             "optimizer": optimizer or _sgd(1.0),
             "inner_optimizer": inner_optimizer or _sgd(0.01),
@@ -118,6 +121,12 @@ class ConfiguresBothLoops:
                 self.distribute_strategy.num_replicas_in_sync,
             )
             self._take(given, execution, jit, learner, metrics)
+
+    @property
+    def learner(self) -> Learner:
+        """The inner loop, as `kr.analysis` and algorithms take it."""
+        self.require_compiled()
+        return self._learner
 
     def _check_outer_loop(self, given):
         strategy, optimizer = self.distribute_strategy, given["optimizer"]
@@ -179,7 +188,7 @@ class ConfiguresBothLoops:
         self.task_execution = execution
         self.tasks_per_chunk = given["tasks_per_chunk"]
         self.inner_loop_is_compiled = jit
-        self.learner = learner
+        self._learner = learner
         # Under its own name, so that `.keras` files hold its slots.
         self.inner_optimizer = learner.optimizer
         self._task_metrics = metrics

@@ -10,17 +10,39 @@ from keras_reptile.stateless import schedule_of
 
 # Of a `Rescaling` that makes nearly nothing of what is between 0 and 1.
 _SMALL_SCALE = 0.1
+# What images of 8 bits reach at least, unless they are nearly black.
+_BRIGHT = 64
+_SCALING = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+)
 
 
-def warn_of_intervals(arguments: dict, meta_step: int) -> None:
-    """Says where a MetaTrainer would come to no evaluation.
+def warn_of_arguments(x, arguments: dict, meta_step: int) -> None:
+    """Says what of the arguments of `fit` does not do what it looks like.
 
     Args:
-        arguments: What was given to `fit` besides the episodes, by name.
+        x: The episodes.
+        arguments: What else was given to `fit`, by name.
         meta_step: Where the model stands.
     """
-    steps = _steps(arguments)
-    for callback in keras.tree.flatten(arguments.get("callbacks") or []):
+    callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
+    _warn_of_order(callbacks)
+    _warn_of_intervals(callbacks, _steps(arguments), meta_step)
+    _warn_of_resumption(x, callbacks)
+    both = arguments.get("validation_data") is not None
+    if both and any(map(_measures, callbacks)):
+        logging.warning(
+            "`val_accuracy` is that of the MetaTrainer's classes, and "
+            "`val_loss` and the others are of `validation_data`."
+        )
+
+
+def _warn_of_intervals(callbacks, steps, meta_step):
+    """Says where a MetaTrainer would come to no evaluation."""
+    for callback in callbacks:
         interval = getattr(callback, "measures", False) and (
             callback.eval_interval
         )
@@ -63,6 +85,7 @@ def warn_of_scaling(x: np.ndarray, model) -> None:
         model: A built model.
     """
     if x.min() < 0 or x.max() > 1:
+        _warn_of_bytes(x, model)
         return
     for layer in _in_order(model):
         if isinstance(layer, keras.layers.Rescaling):
@@ -80,6 +103,24 @@ def warn_of_scaling(x: np.ndarray, model) -> None:
             return  # What comes after it is of other values.
 
 
+def _warn_of_bytes(x, model):
+    image = x.ndim > 3 and x.max() > _BRIGHT and 0 <= x.min()
+    if not image or x.max() > 255 or (x != np.round(x)).any():
+        return
+    for layer in _in_order(model):
+        if isinstance(layer, _SCALING):
+            return
+        if layer.weights:
+            break
+    logging.warning(
+        "The examples are whole numbers from %.0f to %.0f, as of images, and "
+        "reach the model as they are. Divide them by 255, or have classes of "
+        "uint8, which are.",
+        x.min(),
+        x.max(),
+    )
+
+
 def _in_order(model):
     """The layers of a model, and of those inside of it, first to last."""
     for layer in model.layers:
@@ -89,17 +130,13 @@ def _in_order(model):
             yield layer
 
 
-def warn_of_order(callbacks) -> None:
+def _warn_of_order(callbacks):
     """Says which callbacks do not see what a MetaTrainer measures.
 
     Keras hands the logs on from one to the next, in the order given.
-
-    Args:
-        callbacks: As given to `fit`.
     """
-    flat = keras.tree.flatten(callbacks or [])
-    measuring = [i for i, one in enumerate(flat) if _measures(one)]
-    for callback in flat[: max(measuring, default=0)]:
+    measuring = [i for i, one in enumerate(callbacks) if _measures(one)]
+    for callback in callbacks[: max(measuring, default=0)]:
         monitor = getattr(callback, "monitor", None)
         waits = isinstance(monitor, str) and monitor.startswith("val_accuracy")
         if waits or isinstance(callback, keras.callbacks.TensorBoard):
@@ -109,6 +146,19 @@ def warn_of_order(callbacks) -> None:
                 "MetaTrainer before it.",
                 type(callback).__name__,
             )
+
+
+def _warn_of_resumption(x, callbacks):
+    """Says so where checkpoints are written that no `fit` goes on from."""
+    writes = any(
+        getattr(one, "checkpoints", False) is True for one in callbacks
+    )
+    if writes and not hasattr(x, "starting_at"):
+        logging.warning(
+            "The episodes cannot start in the middle, so that this run cannot "
+            "be resumed exactly. `classes.episodes(...)` itself can, and so "
+            "can those of `kr.data.from_function`."
+        )
 
 
 def _measures(callback):

@@ -56,8 +56,7 @@ class FitsEpisodes:
         monitors.choose_modes(kwargs.get("callbacks"), self.metrics)
         examples = self._check_tasks(x)
         fit_warnings.warn_of_scaling(examples, self.inner_model)
-        fit_warnings.warn_of_order(kwargs.get("callbacks"))
-        fit_warnings.warn_of_intervals(kwargs, self.meta_step)
+        fit_warnings.warn_of_arguments(x, kwargs, self.meta_step)
         if x.element_spec != self._fit_spec:
             # Keras' step would be traced for shapes that suit both datasets,
             # and the number of tasks and steps must be static.

@@ -1,5 +1,7 @@
 """What a run measures of its model as it goes, under the names of its logs."""
 
+from absl import logging
+
 from keras_reptile import settings
 from keras_reptile.analysis.agreement import Probe
 from keras_reptile.evaluation import check_kinds, check_protocol, evaluate
@@ -44,6 +46,7 @@ class Measurements:
         """
         if self._validation is not None:
             check_protocol(model, self._validation, self._protocol)
+            _warn_of_training_classes(self._validation, x)
         if self._gradient_agreement:
             self._probe = Probe.from_stream(model.learner, x)
 
@@ -98,3 +101,15 @@ class Measurements:
             return {}
         agreement = self._probe.measure()._asdict()
         return {f"gradient_{name}": v for name, v in agreement.items()}
+
+
+def _warn_of_training_classes(validation, x):
+    # Classes and datasets of one's own need not have one.
+    checksum = getattr(validation, "checksum", None)
+    trained_on = settings.of_stream(x).get(settings.CHECKSUM)
+    if checksum is not None and checksum == trained_on:
+        logging.warning(
+            "The MetaTrainer evaluates on the classes that are trained on, "
+            "which says nothing of new ones. Hold others out for it, as by "
+            "`subset`."
+        )

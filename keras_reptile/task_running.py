@@ -168,7 +168,7 @@ def _chosen(inner_state, run_eagerly, unmappable):
         return "one_after_another", "nothing is compiled"
     if lowering.has_accelerator() and not unmappable:
         return "vectorized", "an accelerator is there"
-    return "side_by_side", f"there are {lanes.cores()} cores"
+    return "side_by_side", f"of as many cores as {lanes.cores()}"
 
 
 def _plan(model, algorithm, tasks, steps):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import blobs, mlp
+from conftest import blobs, messages, mlp
 
 import keras_reptile as kr
 from keras_reptile.algorithms import combination
@@ -310,3 +310,28 @@ def test_an_algorithm_is_saved_with_its_model(algorithm, tmp_path):
     else:
         assert loaded.algorithm.coefficients == [0, 1, 1]
     assert loaded.settings == model.settings
+
+
+def test_an_outer_step_that_nobody_chose_is_said_of_gradients(log):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    own = functools.partial(kr.algorithms.get("maml"))
+    for algorithm, large in (
+        ("maml", True),
+        ("fomaml", True),
+        (own, True),
+        ("reptile", False),
+        ("foml_tail", False),
+        (combination([1]), False),
+        (lambda learner, state, task: None, False),
+    ):
+        model = kr.MetaModel(network, algorithm)
+        model.compile(keras.optimizers.Adam(), loss="mse", jit_compile=False)
+        assert "SGD(1.0)" not in messages(log)
+        model.compile(loss="mse", jit_compile=False)
+        assert ("SGD(1.0)" in messages(log)) == large
+        log.clear()
+
+
+def test_a_name_that_is_none_says_what_there_is():
+    with pytest.raises(ValueError, match="inner_variables"):
+        kr.algorithms.get("anil")

@@ -94,6 +94,47 @@ def test_a_monitor_that_says_not_which_way_is_better_is_refused():
     run(model, callbacks=[stopping], gradient_agreement=True)
 
 
+def test_two_kinds_of_validation_are_told_apart(log):
+    given = {"validation": HELD_OUT, "protocol": PROTOCOL}
+    text = "`val_loss` and the others are of `validation_data`"
+    for of_fit, of_trainer in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        data = {"validation_data": TRAIN.episodes(SPEC).take(1)}
+        meta_model().fit(
+            TRAIN.episodes(SPEC),
+            steps_per_epoch=1,
+            callbacks=[kr.MetaTrainer(**(given if of_trainer else {}))],
+            verbose=0,
+            **(data if of_fit else {}),
+        )
+        assert (text in messages(log)) == (of_fit and of_trainer)
+
+
+def test_validation_on_what_is_trained_on_is_said(log):
+    run(meta_model(), epochs=1, validation=HELD_OUT, protocol=PROTOCOL)
+    assert "classes that are trained on" not in messages(log)
+    run(meta_model(), epochs=1, validation=TRAIN, protocol=PROTOCOL)
+    assert "classes that are trained on" in messages(log)
+
+
+def test_checkpoints_that_cannot_be_resumed_are_said(log, tmp_path):
+    text = "cannot be resumed exactly"
+    run(meta_model(), epochs=1, checkpoint_dir=tmp_path / "stream")
+    assert text not in messages(log)
+    data = TRAIN.episodes(SPEC).take(4).repeat()
+    for folder in (None, tmp_path / "dataset"):
+        trainer = kr.MetaTrainer(checkpoint_dir=folder)
+        model = meta_model()
+        model.fit(data, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+        assert (text in messages(log)) == (folder is not None)
+    # What the refusal to resume says to do.
+    trainer = kr.MetaTrainer(checkpoint_dir=folder, resume=True)
+    with pytest.raises(ValueError, match="kr.checkpoints.latest"):
+        model.fit(data, steps_per_epoch=1, callbacks=[trainer], verbose=0)
+    other = meta_model(dropout=False)
+    checkpoints.restore(checkpoints.latest(folder, other), other)
+    assert_same(all_values(other), all_values(model))
+
+
 def test_evaluation_by_meta_steps_with_several_per_call():
     model = meta_model(**settings(), steps_per_execution=2)
     _, history = run(

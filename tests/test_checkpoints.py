@@ -189,6 +189,25 @@ def test_another_optimizer_is_refused(tmp_path):
         checkpoints.restore(path, other)
 
 
+def test_what_of_the_optimizers_differs_is_said(tmp_path):
+    schedule = keras.optimizers.SGD(kr.schedules.linear(1.0, 0.0, 9))
+    checkpoints.write(tmp_path / "c.npz", meta_model(optimizer=schedule))
+    inner = {"inner_optimizer": keras.optimizers.SGD(0.1)}
+    outer = "same outer optimizer, its learning rate a number or a schedule"
+    for other, text in (
+        (meta_model(), outer),
+        (meta_model(optimizer=schedule, **inner), "same inner optimizer"),
+        (meta_model(**inner), "same outer and inner optimizer"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            checkpoints.restore(tmp_path / "c.npz", other)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder.*checkpoints\.latest"):
+        checkpoints.restore(tmp_path, meta_model())
+
+
 def test_a_failed_write_leaves_the_file_before(tmp_path):
     from keras_reptile.files import atomic_write
 

@@ -381,6 +381,38 @@ def test_a_scale_for_what_is_scaled_already_is_said(log):
     assert not fit(x.astype("float32"), 1 / 255)
 
 
+@pytest.mark.parametrize("first", ["", "Rescaling", "BatchNormalization"])
+def test_images_that_are_not_scaled_are_said(first, log):
+    x = np.arange(24 * 4 * 2).reshape(24, 4, 2) % 200
+    classes = {
+        "float32": x.astype("float32"),
+        "uint8": x.astype("uint8"),
+        "not whole": x + 0.5,
+        "small": x % 50 * 1.0,
+        "signed": x - 100.0,
+        "flat": x.reshape(24, 8).astype("float32"),
+    }
+
+    def said(x):
+        layers = {"": [], "Rescaling": [keras.layers.Rescaling(1 / 255)]}
+        before = layers.get(first, [keras.layers.BatchNormalization()])
+        network = keras.Sequential(
+            [keras.Input(x.shape[1:]), *before, keras.layers.Flatten()]
+        )
+        network.add(keras.layers.Dense(3))
+        model = kr.MetaModel(network)
+        model.compile(loss=LOSS, jit_compile=False)
+        of_labels = kr.data.from_arrays(x, np.repeat(np.arange(6), 4))
+        spec = kr.EpisodeSpec(ways=3, shots=2)
+        model.fit(of_labels.episodes(spec), steps_per_epoch=1, verbose=0)
+        found = "Divide them by 255" in messages(log)
+        log.clear()
+        return found
+
+    expected = {name: name == "float32" and not first for name in classes}
+    assert {name: said(x) for name, x in classes.items()} == expected
+
+
 def test_a_width_of_one_is_for_two_classes(log):
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model = kr.MetaModel(network)

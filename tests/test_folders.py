@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import messages
 from mini_imagenet_tree import one, write_tree
+from PIL import Image
 
 import keras_reptile as kr
 from keras_reptile.data import image_files
@@ -44,6 +45,15 @@ def test_images_of_other_kinds_are_said(folder, tmp_path, log):
     assert len(load(folder, tmp_path / "cache").x) == 6
     assert "1 images of other kinds" in messages(log)
     assert "a.WEBP" in messages(log)
+
+
+def test_images_become_grey_as_pils(folder, tmp_path):
+    colours = load(folder, tmp_path / "cache")
+    grey = load(folder, tmp_path / "cache", channels=1)
+    assert grey.x.shape == (6, 12, 12, 1)
+    for image, expected in zip(grey.x, colours.x):
+        expected = Image.fromarray(expected).convert("L")
+        np.testing.assert_array_equal(image[..., 0], expected)
 
 
 def test_images_of_one_colour_are_said(folder, tmp_path, log):
@@ -87,6 +97,7 @@ def test_a_class_without_images_is_named(folder, tmp_path):
         ({"folder": ""}, "'', which is no folder"),
         ({"folder": "absent"}, "'absent', which is no folder"),
         ({"image_size": 0}, "`image_size`.*at least 1"),
+        ({"channels": 4}, "3, for RGB, or 1, for grey. Received: 4"),
         ({"resize": "linear"}, "'bicubic', 'nearest'.*linear"),
     ],
 )

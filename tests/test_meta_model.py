@@ -244,6 +244,8 @@ def test_other_objects_and_names_are_refused():
         meta_model(inner_weight_decay=1.5)
     with pytest.raises(ValueError, match="must be compiled first"):
         kr.MetaModel(mlp()).fit(CLASSES.episodes(SPEC), steps_per_epoch=1)
+    with pytest.raises(ValueError, match="must be compiled first"):
+        kr.MetaModel(mlp()).learner  # noqa: B018
 
 
 def test_outer_gradient_accumulation_is_refused():

@@ -59,7 +59,8 @@ def get(algorithm: str | Callable) -> Callable:
         raise ValueError(
             f"`algorithm` must be one of {names()}, or a function "
             "(learner, state, task) -> (meta_gradient, adapted_state). "
-            f"Received: {algorithm!r}."
+            f"Received: {algorithm!r}. (ANIL and BOIL adapt some variables "
+            "only, by `compile(inner_variables=...)`.)"
         )
     return _ALGORITHMS[algorithm]
 

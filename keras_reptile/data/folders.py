@@ -18,13 +18,14 @@ def from_folder(
     image_size: int,
     resize: str = "bicubic",
     cache_dir: str | None = None,
+    channels: int = 3,
 ) -> ClassDataset:
     """Reads images of one's own, `<folder>/<class>/*.jpg` (.jpeg, .png).
 
     They are decoded once and kept on disk, as `mini_imagenet` does. Images of
     other kinds are left out, which the log says, and the orientation that a
-    camera notes in a JPEG is not heeded. Grey ones become RGB, and what is
-    transparent is laid on white. Hold classes out by `subset`.
+    camera notes in a JPEG is not heeded. What is transparent is laid on white.
+    Hold classes out by `subset`.
 
     Args:
         folder: That holds a folder for each class.
@@ -33,10 +34,11 @@ def from_folder(
         resize: `"bicubic"`, with antialiasing, or `"nearest"`.
         cache_dir: Where decoded images are kept; `None` is
             `~/.cache/keras_reptile`.
+        channels: 3 for RGB, which grey ones become, too; 1 for grey.
 
     Returns:
-        A `ClassDataset` of uint8 of shape `(image_size, image_size, 3)`, its
-        classes named by their folders, in sorted order.
+        A `ClassDataset` of uint8 of shape `(image_size, image_size,
+        channels)`, its classes named by their folders, in sorted order.
 
     Raises:
         ValueError: If an argument is unknown, there is no folder of images,
@@ -51,6 +53,11 @@ def from_folder(
     """
     resizing.check_resize(resize)
     check_integer("image_size", image_size, 1)
+    if channels not in (1, 3):
+        raise ValueError(
+            "`channels` must be 3, for RGB, or 1, for grey. Received: "
+            f"{channels!r}."
+        )
     root = _root(folder)
     listed, problems = image_files.list_classes(root)
     if not problems:
@@ -63,6 +70,8 @@ def from_folder(
     if problems:
         raise ValueError(image_files.unreadable(problems) + "or remove them.")
     _warn_of_blank(images, files)
+    if channels == 1:
+        images = resizing.grey(images)
     counts = [len(of_class) for of_class in listed.values()]
     return ClassDataset(images, counts, list(listed))
 
