@@ -47,6 +47,7 @@ def test_what_is_no_task_or_learner_is_refused():
             "one part for each weight",
         ),
         (lambda: of.fit_coefficients(None, {"maml": []}, 0.1), "of one algo"),
+        (lambda: of.fit_coefficients([], [], 0.1), "`terms`.*Received: list"),
         (lambda: of.coefficients("maml", 2.5), "whole number"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -76,6 +76,9 @@ def test_a_separate_tail_has_as_many_steps_and_examples():
 def test_batch_overlap():
     assert kr.analysis.batch_overlap([[0, 1], [2, 3], [1, 4]]) == 0.5
     assert kr.analysis.batch_overlap([[0, 1]]) == 0.0
+    nothing = kr.Examples(np.zeros((5, 1)), np.zeros(5))
+    task = kr.Task(nothing, nothing, np.array([[0, 1], [2, 3], [1, 4]]))
+    assert kr.analysis.batch_overlap(task) == 0.5
     tasks = [[[0, 1], [2, 3]], [[0, 1], [1, 0]]]
     assert kr.analysis.batch_overlap(tasks) == 0.5
     with pytest.raises(ValueError, match=r"Received: shape \(2,\)"):

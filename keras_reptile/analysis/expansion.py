@@ -177,6 +177,11 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
             "`meta_gradient` is the list of one algorithm. Received: a dict "
             f'of {list(meta_gradient)}. Give one of them, as measured["maml"].'
         )
+    if not isinstance(terms, Terms):
+        raise ValueError(
+            "`terms` must be the kr.analysis.Terms of the same tasks. "
+            f"Received: {type(terms).__name__}."
+        )
     inputs.checked_vector(meta_gradient, terms.average_gradient)
     rate = inputs.checked_rate(rate)
     columns = [

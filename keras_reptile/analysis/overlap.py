@@ -12,7 +12,7 @@ def batch_overlap(batches) -> float:
 
     Args:
         batches: Integers of shape `(inner_steps, inner_batch_size)`, or with
-            a leading axis of tasks: `Task.batches`.
+            a leading axis of tasks: `Task.batches`. A Task is taken, too.
 
     Returns:
         A number from 0 to 1, the mean over the tasks; 0 where there is one
@@ -28,7 +28,7 @@ def batch_overlap(batches) -> float:
     kr.analysis.batch_overlap(tasks.batches)
     ```
     """
-    batches = np.asarray(batches)
+    batches = np.asarray(getattr(batches, "batches", batches))
     if batches.ndim not in (2, 3) or not batches.size:
         raise ValueError(
             "Expected `batches` of shape (inner_steps, inner_batch_size), or "
