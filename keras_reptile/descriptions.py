@@ -10,7 +10,7 @@ import numpy as np
 
 # Of a layer or optimizer: what differs between copies, or names its parts.
 _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
-# Of an array, how many values; more of them are told by a checksum.
+# Of an array or list, how many; more of them are told by a checksum.
 _LARGEST_WRITTEN = 1_000
 _DEPTH = 8
 
@@ -37,6 +37,9 @@ def described(thing, depth=_DEPTH):
         return [described(thing.func), *arguments]
     if inspect.isfunction(thing) and (bound := _bound(thing, depth)):
         return [thing.__name__, bound]
+    if inspect.ismethod(thing) and not inspect.isclass(thing.__self__):
+        if depth and not _is_of_a_library(thing):
+            return [thing.__name__, described(thing.__self__, depth - 1)]
     if not hasattr(thing, "get_config"):
         own = getattr(thing, "__name__", None)
         state = getattr(thing, "__dict__", {})
@@ -50,8 +53,7 @@ def described(thing, depth=_DEPTH):
 
 def _bound(function, depth):
     """What a function of one's own has besides its arguments, by name."""
-    package = (function.__module__ or "").split(".")[0]
-    if package in ("keras", "keras_reptile") or not depth:
+    if _is_of_a_library(function) or not depth:
         return {}
     found = inspect.signature(function).parameters.values()
     bound = {p.name: p.default for p in found if p.default is not p.empty}
@@ -68,6 +70,11 @@ def _bound(function, depth):
     }
 
 
+def _is_of_a_library(function):
+    package = (function.__module__ or "").split(".")[0]
+    return package in ("keras", "keras_reptile")
+
+
 def plain(value, depth=_DEPTH):
     """A value without what would be told apart by its place in memory."""
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -75,7 +82,10 @@ def plain(value, depth=_DEPTH):
     if isinstance(value, (dict, list, tuple)) and depth:
         if isinstance(value, dict):
             return {str(k): plain(v, depth - 1) for k, v in value.items()}
-        return [plain(entry, depth - 1) for entry in value]
+        entries = [plain(entry, depth - 1) for entry in value]
+        if len(entries) > _LARGEST_WRITTEN:
+            return [len(entries), zlib.crc32(json.dumps(entries).encode())]
+        return entries
     if hasattr(value, "assign"):  # A variable, whose value may change.
         return type(value).__name__
     if hasattr(value, "numpy") or isinstance(value, (np.ndarray, np.generic)):

@@ -12,11 +12,14 @@ from keras_reptile.stateless import schedule_of
 _SMALL_SCALE = 0.1
 # What images of 8 bits reach at least, unless they are nearly black.
 _BRIGHT = 64
-_SCALING = (
-    keras.layers.Rescaling,
-    keras.layers.Normalization,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
+# Layers that keep the units of images, or weight them.
+_UNSCALED = (
+    keras.layers.InputLayer,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Conv2D,
+    keras.layers.Dense,
 )
 
 
@@ -104,21 +107,28 @@ def warn_of_scaling(x: np.ndarray, model) -> None:
 
 
 def _warn_of_bytes(x, model):
-    image = x.ndim > 3 and x.max() > _BRIGHT and 0 <= x.min()
-    if not image or x.max() > 255 or (x != np.round(x)).any():
+    is_image = x.ndim == 5 and x.max() > _BRIGHT and 0 <= x.min()
+    if not is_image or x.max() > 255 or (x != np.round(x)).any():
         return
-    for layer in _in_order(model):
-        if isinstance(layer, _SCALING):
-            return
+    if not shapes.takes_integers(model) and _takes_as_they_are(model):
+        logging.warning(
+            "The examples are whole numbers from %.0f to %.0f, as of images, "
+            "and reach the model as they are. Divide them by 255, or have "
+            "classes of uint8, which are.",
+            x.min(),
+            x.max(),
+        )
+
+
+def _takes_as_they_are(model):
+    """Whether weights come first, of a layer that is known, unscaled."""
+    # Which has operations, such as a division, among the layers.
+    for layer in getattr(model, "operations", None) or _in_order(model):
+        if not isinstance(layer, _UNSCALED):
+            return False
         if layer.weights:
-            break
-    logging.warning(
-        "The examples are whole numbers from %.0f to %.0f, as of images, and "
-        "reach the model as they are. Divide them by 255, or have classes of "
-        "uint8, which are.",
-        x.min(),
-        x.max(),
-    )
+            return True
+    return False
 
 
 def _in_order(model):

@@ -25,6 +25,7 @@ class NotCompiled(ValueError, AttributeError):
 class FitsEpisodes:
     """What a `MetaModel` has around `fit` and `evaluate` of `keras.Model`."""
 
+    @in_our_words()
     def fit(self, x=None, y=None, **kwargs):
         """Meta-trains; `keras.Model.fit` on a dataset of task batches.
 
@@ -80,7 +81,7 @@ class FitsEpisodes:
         callbacks = kwargs.get("callbacks")
         fit_warnings.warn_of_zero_rate(kwargs, self.optimizer, self.meta_step)
         final_values = resuming.final_values(self, callbacks, goes_on)
-        with final_values, in_our_words():
+        with final_values:
             return super().fit(
                 self._shared(x, kwargs, "steps_per_epoch"), **kwargs
             )
@@ -131,6 +132,7 @@ class FitsEpisodes:
             "validation_steps",
         )
 
+    @in_our_words()
     def evaluate(self, x=None, y=None, **kwargs):
         """Adapts to every task of a dataset and reports loss and metrics.
 
@@ -159,8 +161,7 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        with in_our_words():
-            return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+        return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """`keras.Model.predict` with the weights as they stand, not adapted.

@@ -46,6 +46,8 @@ def _resolve(metric, loss):
     if not isinstance(metric, str) or metric not in ("accuracy", "acc"):
         found = keras.metrics.get(metric)
         if isinstance(found, keras.metrics.Metric):
+            if isinstance(metric, str):  # As Keras' own `compile` logs it.
+                found.name = metric
             return found
         name = getattr(metric, "__name__", str(metric))
         return keras.metrics.MeanMetricWrapper(found, name=name)

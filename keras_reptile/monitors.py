@@ -26,17 +26,17 @@ def choose_modes(callbacks, metrics: list) -> None:
 def _better(callback, metrics):
     monitor = callback.monitor
     name = monitor.removeprefix("val_")
+    directions = {m.name: getattr(m, "_direction", None) for m in metrics}
+    if direction := directions.get(name):
+        return {"up": "max", "down": "min"}[direction]
     if name.endswith("loss"):
         return "min"
     # Those that a MetaTrainer puts into the logs need no metric.
     if monitor.startswith("val_accuracy") and not monitor.endswith("_ci95"):
         return "max"
-    directions = {m.name: getattr(m, "_direction", None) for m in metrics}
-    mode = {"up": "max", "down": "min"}.get(directions.get(name))
-    if mode is None:
-        raise ValueError(
-            f"{type(callback).__name__} must be told which way "
-            f"'{monitor}' is better. Received: mode='auto'. Pass mode='max' "
-            "or mode='min'."
-        )
-    return mode
+    raise ValueError(
+        f"{type(callback).__name__} must be told which way '{monitor}' is "
+        "better, if there is such a measure. Received: mode='auto', and of "
+        f"metrics {', '.join(directions)}. Pass mode='max' or mode='min', or "
+        "another `monitor`."
+    )

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 # Of a layer this is asked before; of a user's own function it is not known.
 _NOT_COMPILED = re.compile(r"No registered '(\w+)' OpKernel for XLA")
-_SAID = re.compile("<<keras_reptile: (.*?)>>", re.DOTALL)
+_SAID = re.compile("<<keras_reptile: (.*?) :keras_reptile>>", re.DOTALL)
 
 
 def said(message: str) -> str:
     """A message, marked so that `in_our_words` finds it again."""
-    return f"<<keras_reptile: {message}>>"
+    return f"<<keras_reptile: {message} :keras_reptile>>"
 
 
 @contextlib.contextmanager

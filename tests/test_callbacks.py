@@ -61,6 +61,11 @@ def test_validation_goes_into_the_logs_and_to_tensorboard(tmp_path):
             "min",
             keras.metrics.SparseCategoricalCrossentropy("entropy", None, True),
         ),
+        (
+            "accuracy_error",
+            "min",
+            keras.metrics.SparseCategoricalCrossentropy("accuracy_error"),
+        ),
         ("inner_loss", "min", None),
         ("loss", "min", None),
     ],
@@ -90,7 +95,10 @@ def test_a_monitor_that_says_not_which_way_is_better_is_refused():
     with pytest.raises(ValueError, match="'gradient_cosine' is better.*'max'"):
         run(model, callbacks=[stopping])
     assert model.meta_step == 0
-    stopping.mode = "max"
+    stopping.monitor = "val_acuracy"
+    with pytest.raises(ValueError, match="of metrics loss, accuracy, inner_l"):
+        run(model, callbacks=[stopping])
+    stopping.monitor, stopping.mode = "gradient_cosine", "max"
     run(model, callbacks=[stopping], gradient_agreement=True)
 
 

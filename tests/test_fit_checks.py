@@ -381,36 +381,37 @@ def test_a_scale_for_what_is_scaled_already_is_said(log):
     assert not fit(x.astype("float32"), 1 / 255)
 
 
-@pytest.mark.parametrize("first", ["", "Rescaling", "BatchNormalization"])
-def test_images_that_are_not_scaled_are_said(first, log):
-    x = np.arange(24 * 4 * 2).reshape(24, 4, 2) % 200
-    classes = {
-        "float32": x.astype("float32"),
-        "uint8": x.astype("uint8"),
-        "not whole": x + 0.5,
-        "small": x % 50 * 1.0,
-        "signed": x - 100.0,
-        "flat": x.reshape(24, 8).astype("float32"),
-    }
+LAYERS = keras.layers
+BEFORE = {
+    "nothing": (lambda x: x, True),
+    "a convolution": (LAYERS.Conv2D(2, 1), True),
+    "rescaled": (LAYERS.Rescaling(1 / 255), False),
+    "normalised": (LAYERS.BatchNormalization(), False),
+    "divided": (lambda x: x / 255.0, False),
+    "of a function": (LAYERS.Lambda(lambda x: x / 255.0), False),
+}
 
-    def said(x):
-        layers = {"": [], "Rescaling": [keras.layers.Rescaling(1 / 255)]}
-        before = layers.get(first, [keras.layers.BatchNormalization()])
-        network = keras.Sequential(
-            [keras.Input(x.shape[1:]), *before, keras.layers.Flatten()]
-        )
-        network.add(keras.layers.Dense(3))
-        model = kr.MetaModel(network)
-        model.compile(loss=LOSS, jit_compile=False)
-        of_labels = kr.data.from_arrays(x, np.repeat(np.arange(6), 4))
-        spec = kr.EpisodeSpec(ways=3, shots=2)
-        model.fit(of_labels.episodes(spec), steps_per_epoch=1, verbose=0)
-        found = "Divide them by 255" in messages(log)
-        log.clear()
-        return found
 
-    expected = {name: name == "float32" and not first for name in classes}
-    assert {name: said(x) for name, x in classes.items()} == expected
+def warns_of_bytes(x, before, log):
+    inputs = keras.Input(x.shape[1:], dtype=x.dtype)
+    outputs = LAYERS.Dense(3)(LAYERS.Flatten()(before(inputs)))
+    model = kr.MetaModel(keras.Model(inputs, outputs))
+    model.compile(loss=LOSS, jit_compile=False)
+    classes = kr.data.from_arrays(x, np.repeat(np.arange(6), 4))
+    spec = kr.EpisodeSpec(ways=3, shots=2)
+    model.fit(classes.episodes(spec), steps_per_epoch=1, verbose=0)
+    found = "Divide them by 255" in messages(log)
+    log.clear()
+    return found
+
+
+def test_images_that_are_not_scaled_are_said(log):
+    x = np.arange(24 * 8).reshape(24, 4, 2, 1) % 200
+    for before, expected in BEFORE.values():
+        assert warns_of_bytes(x.astype("float32"), before, log) == expected
+    for other in (x + 0.5, x % 50, x - 100.0, x * 2.0, x[..., 0]):
+        other = other.astype("float32")
+        assert not warns_of_bytes(other, BEFORE["nothing"][0], log)
 
 
 def test_a_width_of_one_is_for_two_classes(log):

@@ -37,7 +37,7 @@ def meta_model(**settings):
 
 def test_a_task_has_what_the_function_draws():
     task = CURVES.episode(SPEC, number=5, seed=2)
-    x, y = curve(np.random.default_rng([2, 5]), 10)
+    x, y = curve(np.random.default_rng([2, 0, 5, 0]), 10)
     for part, rows in ((task.support, slice(6)), (task.query, slice(6, 10))):
         np.testing.assert_array_equal(part.x, x[rows].astype("float32"))
         np.testing.assert_array_equal(part.y, y[rows].astype("float32"))
@@ -63,7 +63,9 @@ def test_a_stream_starts_anywhere_and_does_not_repeat_itself():
 
 def test_curves_are_learned():
     held_out = CURVES.episodes(SPEC, 4, seed=1)
-    model = meta_model(inner_optimizer=keras.optimizers.SGD(0.1))
+    model = meta_model(
+        inner_optimizer=keras.optimizers.SGD(0.1), metrics=["mae"]
+    )
 
     def loss():
         logs = model.evaluate(held_out, steps=25, return_dict=True, verbose=0)
@@ -76,9 +78,11 @@ def test_curves_are_learned():
         epochs=2,
         validation_data=held_out,
         validation_steps=25,
+        callbacks=[keras.callbacks.EarlyStopping("val_mae", patience=9)],
         verbose=0,
     )
     assert loss() < 0.5 * before
+    assert {"mae", "val_mae"} < set(history.history)
     np.testing.assert_allclose(history.history["val_loss"][-1], loss(), 1e-6)
 
 
@@ -130,7 +134,7 @@ def test_what_is_no_examples_is_refused(drawn, text):
 
 def later(wrong):
     """A function that draws another thing from the second task on."""
-    first = np.random.default_rng([0, 0]).uniform(-1, 1)
+    first = np.random.default_rng([0, 0, 0, 0]).uniform(-1, 1)
 
     def draw(rng, count):
         x, y = curve(rng, count)
@@ -140,7 +144,7 @@ def later(wrong):
 
 
 def fails(x, y):
-    raise RuntimeError("the sensor was off")
+    raise RuntimeError("the sensor was off >> on")
 
 
 @pytest.mark.parametrize(
@@ -152,14 +156,84 @@ def fails(x, y):
     ],
 )
 def test_what_goes_wrong_later_is_said_in_our_words(wrong, text):
-    stream = later(wrong).episodes(SPEC)
+    tasks = later(wrong)
+    one, four = (tasks.episodes(SPEC, size) for size in (1, 4))
+    watched = [kr.MetaTrainer(gradient_agreement=True)]
+    model = meta_model()
     for call in (
-        lambda: meta_model().fit(stream, steps_per_epoch=9, verbose=0),
-        lambda: meta_model().evaluate(stream, steps=9, verbose=0),
+        lambda: model.fit(one, steps_per_epoch=9, verbose=0),
+        lambda: model.evaluate(one, steps=9, verbose=0),
+        lambda: model.fit(four, steps_per_epoch=9, verbose=0),
+        lambda: model.evaluate(four, steps=9, verbose=0),
+        lambda: model.fit(one, steps_per_epoch=1, callbacks=watched),
+        lambda: kr.analysis.gradient_agreement(model.learner, four),
     ):
         with pytest.raises(ValueError, match=text) as error:
             call()
         assert "node" not in str(error.value)
+        assert "keras_reptile" not in str(error.value)
+
+
+def test_one_array_may_be_used_again():
+    array = np.zeros((2, 2_000, 1), "float32")
+
+    def draw(rng, count):
+        array[:] = rng.uniform(size=array.shape)
+        return array[0], array[1]
+
+    tasks = kr.data.from_function(draw)
+    spec = kr.EpisodeSpec(ways=1, shots=1_000, queries=1_000, inner_steps=1)
+    twice = [list(tasks.episodes(spec, 8).take(20)) for _ in range(2)]
+    tf.nest.map_structure(np.testing.assert_array_equal, *twice)
+
+
+def test_chance_of_another_source_is_refused():
+    tasks = kr.data.from_function(
+        lambda rng, count: (np.random.rand(count, 1), np.zeros(count))
+    )
+    with pytest.raises(ValueError, match="two tasks for one.*`rng`"):
+        tasks.episodes(SPEC)
+
+
+def test_no_two_tasks_have_the_same_words():
+    seeds = (0, 1, 2**32, 2**32 + 1, 2**62)
+    firsts = [
+        float(CURVES.episode(SPEC, number, seed).support.x[0, 0])
+        for number in (0, 1, 2**32)
+        for seed in seeds
+    ]
+    assert len(set(firsts)) == 15
+
+
+def settings_of(draw):
+    return kr.data.from_function(draw).episodes(SPEC).arguments
+
+
+def test_a_function_is_told_by_what_it_is_made_of():
+    class Waves:
+        def __init__(self, amplitude):
+            self.amplitude = amplitude
+
+        def draw(self, rng, count):
+            x, y = curve(rng, count)
+            return x, self.amplitude * y
+
+        __call__ = draw
+
+    for of in (lambda a: Waves(a).draw, Waves):
+        assert settings_of(of(1.0)) == settings_of(of(1.0))
+        assert settings_of(of(1.0)) != settings_of(of(2.0))
+
+    def recorded(factor):
+        curves = [factor * np.ones(100) * i for i in range(2_000)]
+        return lambda rng, count: (
+            np.zeros(count),
+            curves[rng.integers(2_000)][:count],
+        )
+
+    one, other = settings_of(recorded(1.0)), settings_of(recorded(2.0))
+    assert one != other
+    assert len(str(one)) < 1_000
 
 
 def test_what_is_no_function_or_has_classes_is_refused():

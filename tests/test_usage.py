@@ -14,8 +14,12 @@ def of_this_project():
 
 
 def of_keras_in_a_fit():
-    model = meta_model(metrics=[keras.metrics.F1Score()])
-    model.fit(blobs().episodes(SPEC, 2), steps_per_epoch=1, verbose=0)
+    layer = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: keras.layers.Dense(0)
+    )
+    meta_model().fit(
+        blobs().episodes(SPEC, 2), steps_per_epoch=1, callbacks=[layer]
+    )
 
 
 def of_a_function_in_c():

@@ -12,6 +12,7 @@ from keras_reptile.array_input import as_array
 from keras_reptile.episodes import Task, unstack
 from keras_reptile.integers import check_integer
 from keras_reptile.learner import Learner
+from keras_reptile.own_words import in_our_words
 
 # By learner, the width of its outputs for each form of a batch.
 _widths = weakref.WeakKeyDictionary()
@@ -46,6 +47,7 @@ def checked_tasks(learner: Learner, tasks, num_tasks: int) -> list[Task]:
     return unstack(tasks)
 
 
+@in_our_words()
 def first_tasks(dataset, count: int, check=lambda element: None) -> list[Task]:
     """So many tasks of a dataset, or all that it has.
 

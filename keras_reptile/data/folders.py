@@ -104,7 +104,7 @@ def _warn_of_left_out(root):
 def _warn_of_blank(images, files):
     """As white lines are on a transparent ground."""
     pixels = images.reshape(len(images), -1, images.shape[-1])
-    blank = (pixels == pixels[:, :1]).all((1, 2))
+    blank = (pixels.min(1) == pixels.max(1)).all(1)
     if blank.any():
         logging.warning(
             "%d of %d images are of one colour throughout, the first being %s.",

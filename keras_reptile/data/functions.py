@@ -1,5 +1,6 @@
 """Tasks of a regression, out of a function of one's own that draws one."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,8 @@ from keras_reptile.episodes import (
 )
 from keras_reptile.own_words import said
 
+_WORD = 2**32 - 1
+
 
 def from_function(draw: Callable) -> "DrawnTasks":
     """Few-shot regression tasks, each drawn by a function of one's own.
@@ -23,8 +26,9 @@ def from_function(draw: Callable) -> "DrawnTasks":
     Args:
         draw: A function `(rng, count) -> (x, y)`: the examples of a new task,
             arrays whose first axis has `count` entries, drawn by `rng`, a
-            `numpy.random.Generator` that is the task's own. It is called in
-            threads, ahead of training. They become float32, the first
+            `numpy.random.Generator` that is the task's own and the only
+            source of chance. It is called in threads, one task at a time and
+            ahead of training. They become float32 as they are, the first
             `shots` of them the support set and the others the queries.
 
     Returns:
@@ -65,6 +69,7 @@ class DrawnTasks:
                 f"the examples of a new task. Received: {draw!r}."
             )
         self._function = draw
+        self._one_at_a_time = threading.Lock()
 
     def episodes(
         self,
@@ -88,12 +93,20 @@ class DrawnTasks:
 
         Raises:
             ValueError: If a number is out of range, or what the function
-                returns for the first task is no examples.
+                returns for the first task is no examples, or others when it
+                is asked again.
         """
         check_stream(spec, meta_batch_size, seed, start)
         _check_ways(spec)
         of_data = {"tasks drawn by": described(self._function)}
         like = self._examples(spec, seed, 0)
+        again = self._examples(spec, seed, 0)
+        if not all(map(np.array_equal, like, again)):
+            raise ValueError(
+                "`draw` must give the same task for the same `rng`, so that a "
+                "run can be resumed. Received: two tasks for one. Draw all "
+                "that is random by `rng`."
+            )
 
         def draw(spec, seed, episode):
             return self._task(spec, seed, episode, like)
@@ -135,7 +148,8 @@ class DrawnTasks:
         except Exception as error:
             raise ValueError(
                 said(
-                    f"Task {number} of seed {seed} could not be drawn: "
+                    f"Task {number} of seed {seed} could not be drawn (where, "
+                    f"`episode(spec, {number}, {seed})` shows): "
                     f"{type(error).__name__}: {error}"
                 )
             ) from error
@@ -143,14 +157,21 @@ class DrawnTasks:
 
     def _examples(self, spec, seed, number):
         count = spec.shots + spec.queries
-        rng = np.random.default_rng([seed, number])
-        examples = self._function(rng, count)
-        if not isinstance(examples, tuple) or len(examples) != 2:
-            raise ValueError(
-                "`draw` must return a tuple (x, y). Received: "
-                f"{type(examples).__name__}."
-            )
-        return tuple(map(_checked, ("x", "y"), examples, (count, count)))
+        # Words of one width, so that no two tasks have the same.
+        words = [
+            n >> shift & _WORD
+            for n in map(int, (seed, number))
+            for shift in (0, 32)
+        ]
+        # What is returned may be written over by the next call.
+        with self._one_at_a_time:
+            examples = self._function(np.random.default_rng(words), count)
+            if not isinstance(examples, tuple) or len(examples) != 2:
+                raise ValueError(
+                    "`draw` must return a tuple (x, y). Received: "
+                    f"{type(examples).__name__}."
+                )
+            return tuple(map(_checked, ("x", "y"), examples, (count, count)))
 
 
 def _checked(name, values, count):
@@ -162,7 +183,7 @@ def _checked(name, values, count):
             f"{array.dtype}."
         )
     with np.errstate(over="ignore"):  # What is too large becomes infinite.
-        array = array.astype(np.float32)
+        array = array.astype(np.float32)  # A copy, at any rate.
     if not np.isfinite(array).all():
         raise ValueError(
             "`draw` must return what is finite as float32. Received: "

@@ -12,8 +12,8 @@ from absl import logging
 from keras_reptile.data import cache, resizing
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
-# Of files that are kept decoded: by which rules they were.
-_RULES = "transparency on white"
+# Of files that are kept decoded: by which rules, since there are several.
+_RULES = {".png": "transparency on white"}
 # Many times those of a photograph; a small file can stand for more.
 MOST_PIXELS = 50_000_000
 _SHOWN = 10
@@ -183,7 +183,8 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     """
     source = (str(pathlib.Path(folder).resolve()), resize, extent)
     stem = f"{name}-{_short_hash(source)}"
-    status_of = [_RULES]
+    suffixes = {path.suffix.lower() for path in paths}
+    status_of = [_RULES[suffix] for suffix in suffixes & set(_RULES)]
     for path in paths:
         try:
             status = path.stat()
