@@ -22,6 +22,7 @@ from keras_reptile import (
 from keras_reptile.configuring import ConfiguresBothLoops
 from keras_reptile.fitting import FitsEpisodes
 from keras_reptile.inner_step import State
+from keras_reptile.refused_calls import RefusesOtherCalls
 from keras_reptile.saving import SavesBothLoops
 from keras_reptile.shapes import check_model
 from keras_reptile.stateless import is_learning_rate
@@ -34,6 +35,7 @@ class MetaModel(
     SavesBothLoops,
     ConfiguresBothLoops,
     FitsEpisodes,
+    RefusesOtherCalls,
     keras_under_strategies.FitUnderStrategies,
     keras.Model,
 ):

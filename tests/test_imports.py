@@ -35,6 +35,7 @@ ORDER = [
         "own_words",
         "nonfinite_tasks",
         "preemption",
+        "refused_calls",
         "run_record",
         "schedules",
         "seeds",
