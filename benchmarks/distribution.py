@@ -151,7 +151,7 @@ def measured_apart(kind, tasks) -> dict:
         restarts=0,
         grace=10.0,
         write=lines.append,
-        share_cores=True,
+        pin_cores=True,
     )
     if started.run():
         raise RuntimeError(f"{kind} failed:\n" + "\n".join(lines[-40:]))

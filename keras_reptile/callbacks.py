@@ -154,7 +154,7 @@ class MetaTrainer(keras.callbacks.Callback):
         """Wall time of the whole run, over all its resumptions."""
         return self._run.record.seconds
 
-    def before_fit(self, model, x) -> int | None:
+    def before_fit(self, model: keras.Model, x: tf.data.Dataset) -> int | None:
         """Restores the last checkpoint; called by `MetaModel.fit`.
 
         Args:
@@ -204,7 +204,7 @@ class MetaTrainer(keras.callbacks.Callback):
         self._run.end_fit()
         self._preemption.release(heeded=self.preempted)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         callback_checks.check_begun(self.model, self._begun)
         self._run.record.finished = False
         step = self.model.meta_step
@@ -216,14 +216,14 @@ class MetaTrainer(keras.callbacks.Callback):
             if start:  # What it is to grow from.
                 self._scalars.write(0, start)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._clock.restart()
         self._nonfinite_tasks.begin_epoch()
         self._run.record.begin_epoch()
         self._scores = {}
         self._intervals.begin_epoch(self.model.meta_step, self.params["steps"])
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         step = self.model.meta_step
         self._clock.tick(step)
         if logs is not None and self._clock.rate:
@@ -236,7 +236,7 @@ class MetaTrainer(keras.callbacks.Callback):
         )
         self._do(*self._intervals.passed(step))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         step = self.model.meta_step
         self._nonfinite_tasks.end_epoch()
         if self.preempted and step != self._intervals.epoch_ends:
@@ -257,7 +257,7 @@ class MetaTrainer(keras.callbacks.Callback):
         with self._clock.stopped():
             self._run.save_unsaved()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         self._run.record.measure()
         self._run.record.finished = not self._told_to_stop()
         if not self._run.record.finished:

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import zipfile
+from typing import IO
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def write(path, header: dict, arrays: dict) -> None:
         np.savez(file, __header__=json.dumps(header), **arrays)
 
 
-def read(path) -> tuple[dict, dict]:
+def read(path: str | os.PathLike | IO[bytes]) -> tuple[dict, dict]:
     """Reads a checkpoint and verifies its checksum.
 
     Args:

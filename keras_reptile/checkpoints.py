@@ -5,9 +5,12 @@ outer optimizer, the slots of the inner one, and the step. A damaged one is
 found, and the one before it used.
 """
 
+import os
 import pathlib
 import re
+from typing import IO
 
+import keras
 from absl import logging
 
 from keras_reptile import checkpoint_file
@@ -25,10 +28,11 @@ __all__ = [
     "variables_of",
     "write",
 ]
+Path = str | os.PathLike
 _PATTERN = re.compile(r"step-(\d{9,})\.npz")
 
 
-def variables_of(model) -> dict:
+def variables_of(model: keras.Model) -> dict:
     """All that a `MetaModel`'s training changes, by name.
 
     Args:
@@ -36,7 +40,11 @@ def variables_of(model) -> dict:
 
     Returns:
         `keras.Variable`s by a name that says what they are.
+
+    Raises:
+        ValueError: If the model is no compiled `MetaModel`.
     """
+    _check_compiled(model)
     groups = {
         "weights": model.inner_model.trainable_variables,
         "buffers": model.inner_model.non_trainable_variables,
@@ -51,7 +59,10 @@ def variables_of(model) -> dict:
 
 
 def write(
-    path, model, extra: dict | None = None, settings: dict | None = None
+    path: Path,
+    model: keras.Model,
+    extra: dict | None = None,
+    settings: dict | None = None,
 ) -> None:
     """Writes a checkpoint, atomically.
 
@@ -77,7 +88,9 @@ def write(
     checkpoint_file.write(path, header, arrays)
 
 
-def restore(path, model, settings: dict | None = None) -> dict:
+def restore(
+    path: Path | IO[bytes], model: keras.Model, settings: dict | None = None
+) -> dict:
     """Sets a model's variables to those of a checkpoint.
 
     Args:
@@ -124,7 +137,7 @@ def _check_compiled(model):
 
 
 def latest(
-    directory, model, settings: dict | None = None
+    directory: Path, model: keras.Model, settings: dict | None = None
 ) -> pathlib.Path | None:
     """Finds the newest whole checkpoint of a folder.
 
@@ -139,9 +152,11 @@ def latest(
         Its path, or `None` where there is no checkpoint.
 
     Raises:
-        ValueError: If there are checkpoints and none is whole, or of this
-            architecture.
+        OSError: If one cannot be read.
+        ValueError: If the model is no compiled `MetaModel`, or there are
+            checkpoints and none is whole, or of this architecture.
     """
+    _check_compiled(model)
     paths = list_steps(directory)
     for path in reversed(paths):
         try:
@@ -157,8 +172,15 @@ def latest(
     return None
 
 
-def list_steps(directory) -> list[pathlib.Path]:
-    """The checkpoints of a folder, oldest first."""
+def list_steps(directory: Path) -> list[pathlib.Path]:
+    """The checkpoints of a folder.
+
+    Args:
+        directory: The folder; there need not be one.
+
+    Returns:
+        Their paths, oldest first. `best.npz` is not among them.
+    """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         return []
@@ -166,13 +188,38 @@ def list_steps(directory) -> list[pathlib.Path]:
     return sorted(found, key=step_of)
 
 
-def step_of(path) -> int:
-    """The meta-step by which a checkpoint is named."""
-    return int(_PATTERN.fullmatch(path.name)[1])
+def step_of(path: Path) -> int:
+    """The meta-step by which a checkpoint is named.
+
+    Args:
+        path: Of the file, as `list_steps` has it.
+
+    Returns:
+        The meta-step.
+
+    Raises:
+        ValueError: If it is not named by one.
+    """
+    found = _PATTERN.fullmatch(pathlib.Path(path).name)
+    if found is None:
+        raise ValueError(
+            "Expected a checkpoint named by its meta-step, as "
+            f"{step_path('', 1_000)}. Received: {path}. `read(path)[0]` has "
+            'the "step" of any.'
+        )
+    return int(found[1])
 
 
-def step_path(directory, step: int) -> pathlib.Path:
-    """Where the checkpoint of a meta-step is."""
+def step_path(directory: Path, step: int) -> pathlib.Path:
+    """Where the checkpoint of a meta-step is.
+
+    Args:
+        directory: The folder.
+        step: The meta-step.
+
+    Returns:
+        The path, whether there is a file or not.
+    """
     return pathlib.Path(directory) / f"step-{step:09d}.npz"
 
 

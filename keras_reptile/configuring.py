@@ -1,5 +1,7 @@
 """`compile` of a MetaModel: both optimizers, the loss and how tasks are run."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 
 from keras_reptile import (
@@ -9,6 +11,7 @@ from keras_reptile import (
     settings,
     task_running,
 )
+from keras_reptile.inner_variables import InnerVariables
 from keras_reptile.integers import check_integer
 from keras_reptile.layer_state import check_state_of_layers
 from keras_reptile.learner import Learner
@@ -24,10 +27,10 @@ class ConfiguresBothLoops:
 
     def compile(
         self,
-        optimizer=None,
-        inner_optimizer=None,
-        loss=None,
-        metrics=(),
+        optimizer: keras.optimizers.Optimizer | str | None = None,
+        inner_optimizer: keras.optimizers.Optimizer | str | None = None,
+        loss: keras.losses.Loss | str | Callable | None = None,
+        metrics: Sequence = (),
         inner_reduction: str | None = None,
         inner_weight_decay: float = 1.0,
         jit_compile: bool | str = "auto",
@@ -35,9 +38,9 @@ class ConfiguresBothLoops:
         steps_per_execution: int = 1,
         task_execution: str = "auto",
         tasks_per_chunk: int | None = None,
-        inner_variables=None,
+        inner_variables: InnerVariables = None,
         convolution_dtype: str | None = None,
-    ):
+    ) -> None:
         """Configures both loops.
 
         Args:
@@ -68,10 +71,11 @@ class ConfiguresBothLoops:
             tasks_per_chunk: Tasks in one program, where they are vectorized;
                 `None` takes all of a meta-batch.
             inner_variables: Which variables the inner loop adapts: `None`
-                for all, `"head"`, `"body"`, `"batch_norm"`, names of layers
-                or a function of a variable. Under Reptile and FOML what is
-                not adapted is not learned either; under MAML and FOMAML it
-                is (head only is then ANIL, body only BOIL).
+                for all, `"head"`, `"body"`, `"batch_norm"`, names of layers,
+                paths of variables or a function of a variable. What is not
+                adapted is learned under MAML and FOMAML only (head only is
+                then ANIL, body only BOIL): the other algorithms are made of
+                what the inner loop changes.
             convolution_dtype: `"bfloat16"` rounds the factors of the products
                 that compiled convolutions are made of, and adds up in
                 float32: a fifth to two fifths more steps per second on a

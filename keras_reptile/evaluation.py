@@ -1,8 +1,8 @@
 """Few-shot accuracy on many episodes of held-out classes.
 
 Each episode adapts from the trained weights *and* the trained slots of the
-inner optimizer, and leaves no trace of itself (the original's `evaluate`;
-reference: Adam's statistics are shared on purpose).
+inner optimizer, and leaves no trace of itself (as the original's `evaluate`,
+which shares Adam's statistics on purpose).
 
 Two ways to score the query examples, which give different numbers because
 batch normalisation takes the statistics of what it is given:
@@ -13,6 +13,9 @@ batch normalisation takes the statistics of what it is given:
   each is helped by the others. The paper reports both.
 """
 
+from collections.abc import Callable
+
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -36,7 +39,10 @@ _AT_ONCE = 10
 
 
 def evaluate(
-    model, classes: ClassDataset, protocol: Protocol, stop=None
+    model: keras.Model,
+    classes: ClassDataset,
+    protocol: Protocol,
+    stop: Callable[[], bool] | None = None,
 ) -> dict[str, Scores] | None:
     """Measures few-shot accuracy; the model is left bitwise as it is.
 
@@ -62,7 +68,7 @@ def evaluate(
 
     ```python
     scores = kr.evaluate(model, omniglot.test, kr.Protocol(ways=5, shots=1))
-    print(scores["inductive"])  # 95.39 +- 0.57 % (1000 episodes)
+    print(scores["inductive"])  # Such as 95.41 +- 0.57 % (1000 episodes).
     ```
     """
     check_protocol(model, classes, protocol)

@@ -1,5 +1,6 @@
 """`fit` and `evaluate` of a MetaModel: what they take, check and resume."""
 
+import keras
 import tensorflow as tf
 
 from keras_reptile import (
@@ -25,7 +26,9 @@ class FitsEpisodes:
     """What a `MetaModel` has around `fit` and `evaluate` of `keras.Model`."""
 
     @in_our_words()
-    def fit(self, x=None, y=None, **kwargs):
+    def fit(
+        self, x: tf.data.Dataset = None, y: None = None, **kwargs
+    ) -> keras.callbacks.History:
         """Meta-trains; `keras.Model.fit` on a dataset of task batches.
 
         An episode stream of `kr.data` goes on where the model stands: at
@@ -50,6 +53,9 @@ class FitsEpisodes:
                 (`batch_size`, `class_weight`) or misleads (`initial_epoch`
                 with `resume`, BackupAndRestore, averages swapped in at the
                 ends of epochs beside checkpoints).
+            FloatingPointError: Of a `MetaTrainer`, if more inner loops than
+                its `max_nonfinite` end in NaN or infinity.
+            OSError: Of a `MetaTrainer`, if it cannot write.
         """
         self.require_compiled()
         fit_checks.check_arguments(x, y, kwargs)
@@ -132,7 +138,9 @@ class FitsEpisodes:
         )
 
     @in_our_words()
-    def evaluate(self, x=None, y=None, **kwargs):
+    def evaluate(
+        self, x: tf.data.Dataset = None, y: None = None, **kwargs
+    ) -> list | dict:
         """Adapts to every task of a dataset and reports loss and metrics.
 
         For few-shot accuracy with its interval, in a named mode, there is
@@ -162,7 +170,7 @@ class FitsEpisodes:
         )
         return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 
-    def check_layers_on(self, shape, dtype) -> None:
+    def check_layers_on(self, shape: tuple, dtype: object) -> None:
         """Refuses layers that `compile` refuses, once the data says more.
 
         Args:

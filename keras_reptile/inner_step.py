@@ -31,8 +31,13 @@ class State(NamedTuple):
 class InnerStep:
     """Mixed into `Learner`, which has the model, loss and optimizer."""
 
-    def gradient(self, state: State, x, y):
+    def gradient(self, state: State, x: tf.Tensor, y: tf.Tensor) -> tuple:
         """The loss of one batch and its gradient in the weights.
+
+        Args:
+            state: A state.
+            x: Examples, shape `(n, ...)`.
+            y: Their targets.
 
         Returns:
             `(gradient, loss, buffers)`: a list like `state.weights`, zeros
@@ -64,8 +69,17 @@ class InnerStep:
         ]
         return gradient, tf.reduce_mean(losses), buffers
 
-    def step(self, state: State, x, y) -> State:
-        """One inner step on one batch."""
+    def step(self, state: State, x: tf.Tensor, y: tf.Tensor) -> State:
+        """One inner step on one batch.
+
+        Args:
+            state: A state.
+            x: Examples, shape `(n, ...)`.
+            y: Their targets.
+
+        Returns:
+            The `State` after it.
+        """
         before = state.weights
         if self.weight_decay != 1.0:
             decayed = [w * self.weight_decay for w in before]
@@ -83,7 +97,9 @@ class InnerStep:
         kept = zip(after, before, self.adapts)
         return [a if adapts else b for a, b, adapts in kept]
 
-    def predict(self, state: State, x, compiled: bool = False) -> tf.Tensor:
+    def predict(
+        self, state: State, x: tf.Tensor, compiled: bool = False
+    ) -> tf.Tensor:
         """The model's outputs; batch norm takes the statistics of `x`.
 
         Args:

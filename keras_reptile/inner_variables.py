@@ -4,14 +4,16 @@ Head only is ANIL (Raghu et al. 2020, arXiv:1909.09157), body only is BOIL
 (Oh et al. 2021, arXiv:2008.08882).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
 NAMED = ("head", "body", "batch_norm")
+# What `selected` takes for a choice.
+InnerVariables = str | Sequence[str] | Callable[[keras.Variable], bool] | None
 
 
-def selected(model: keras.Model, choice) -> list[bool]:
+def selected(model: keras.Model, choice: InnerVariables) -> list[bool]:
     """Whether each trainable variable of a model is adapted.
 
     Args:

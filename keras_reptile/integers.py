@@ -5,7 +5,9 @@ import numpy as np
 _LARGEST = np.iinfo(np.int64).max
 
 
-def check_integer(name: str, value, least: int, remark: str = "") -> None:
+def check_integer(
+    name: str, value: object, least: int, remark: str = ""
+) -> None:
     """Refuses what is no integer, or one that is out of range.
 
     Args:

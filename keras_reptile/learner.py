@@ -11,6 +11,7 @@ logits = learner.predict(adapted, task.query.x)
 
 import copy
 import numbers
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from keras_reptile.episodes import Task
 from keras_reptile.inner_step import InnerStep, State
-from keras_reptile.inner_variables import selected
+from keras_reptile.inner_variables import InnerVariables, selected
 from keras_reptile.losses import PerExampleLoss
 from keras_reptile.seeds import fold_seed, is_seed
 from keras_reptile.shapes import check_model
@@ -51,12 +52,12 @@ class Learner(InnerStep):
     def __init__(
         self,
         model: keras.Model,
-        loss,
-        inner_optimizer,
+        loss: keras.losses.Loss | str | Callable,
+        inner_optimizer: keras.optimizers.Optimizer,
         reduction: str | None = None,
         weight_decay: float = 1.0,
         lower: bool = True,
-        inner_variables=None,
+        inner_variables: InnerVariables = None,
         in_bfloat16: bool = False,
     ):
         check_model(model)
@@ -88,7 +89,14 @@ class Learner(InnerStep):
         )
 
     def with_fresh_slots(self, state: State) -> State:
-        """The same state with the slots of an optimizer not yet used."""
+        """The same state with the slots of an optimizer not yet used.
+
+        Args:
+            state: A state.
+
+        Returns:
+            The other one.
+        """
         return state._replace(slots=self.fresh_slots)
 
     @property
@@ -103,12 +111,15 @@ class Learner(InnerStep):
             )
         ]
 
-    def with_seed(self, state: State, number) -> State:
+    def with_seed(self, state: State, number: int | tf.Tensor) -> State:
         """The same state with dropout's seeds derived for one task.
 
         Args:
             state: A state.
             number: An integer that names the task.
+
+        Returns:
+            The other state.
         """
         variables = self.model.non_trainable_variables
         buffers = [
@@ -117,11 +128,14 @@ class Learner(InnerStep):
         ]
         return state._replace(buffers=buffers)
 
-    def restricted(self, inner_variables) -> "Learner":
+    def restricted(self, inner_variables: InnerVariables) -> "Learner":
         """The same learner, whose inner loop adapts these variables only.
 
         Args:
             inner_variables: See `keras_reptile.inner_variables`.
+
+        Returns:
+            The other learner.
 
         Raises:
             ValueError: If it names none.
@@ -136,12 +150,15 @@ class Learner(InnerStep):
         learner.in_bfloat16 = False
         return learner
 
-    def part(self, first, last) -> "Learner":
+    def part(self, first: int | tf.Tensor, last: int | tf.Tensor) -> "Learner":
         """The same learner, whose inner loop is a part of the steps.
 
         Args:
             first: The first step, an integer scalar.
             last: The one after the last.
+
+        Returns:
+            The other learner.
 
         Raises:
             ValueError: If there is no such part, or this is one already.
@@ -169,6 +186,13 @@ class Learner(InnerStep):
     def adapt(self, state: State, task: Task) -> State:
         """The inner loop: one step for each row of `task.batches`.
 
+        Args:
+            state: Initial weights, buffers and slots.
+            task: One episode.
+
+        Returns:
+            The `State` after the last step.
+
         Raises:
             ValueError: If this is a part that goes beyond the task's steps.
         """
@@ -191,13 +215,29 @@ class Learner(InnerStep):
         )
         return state
 
-    def batch(self, task: Task, i) -> tuple:
-        """`(x, y)` of the support examples that inner step `i` takes."""
+    def batch(self, task: Task, i: int | tf.Tensor) -> tuple:
+        """What inner step `i` takes.
+
+        Args:
+            task: One episode.
+            i: Of the step, from 0.
+
+        Returns:
+            `(x, y)`: support examples, of shape `(inner_batch_size, ...)`,
+            and their targets.
+        """
         rows = task.batches[i]
         return tf.gather(task.support.x, rows), tf.gather(task.support.y, rows)
 
     def query_loss(self, state: State, task: Task) -> tf.Tensor:
         """The mean loss per query example, with the model's penalties.
+
+        Args:
+            state: A state, mostly an adapted one.
+            task: One episode.
+
+        Returns:
+            A scalar.
 
         Raises:
             ValueError: If the task has no query examples.
@@ -211,6 +251,9 @@ class Learner(InnerStep):
 
     def require_queries(self, task: Task) -> None:
         """Refuses a task without query examples.
+
+        Args:
+            task: One episode.
 
         Raises:
             ValueError: That says how to have some.

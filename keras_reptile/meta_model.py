@@ -7,8 +7,11 @@ meta-gradients to the outer optimizer.
 Source: Nichol, Achiam & Schulman 2018, Algorithm 2.
 """
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_reptile import (
     algorithms,
@@ -20,6 +23,7 @@ from keras_reptile import (
     task_running,
 )
 from keras_reptile.configuring import ConfiguresBothLoops
+from keras_reptile.episodes import Task
 from keras_reptile.fitting import FitsEpisodes
 from keras_reptile.inner_step import State
 from keras_reptile.refused_calls import RefusesOtherCalls
@@ -41,8 +45,8 @@ class MetaModel(
 ):
     """Meta-trains a Keras model on episodes.
 
-    Batch normalisation takes the statistics of the batch at hand, in training
-    and in evaluation, whatever `training` its layer is called with; a frozen
+    In the inner loop and in evaluation batch normalisation takes the statistics
+    of the batch at hand, whatever `training` its layer is called with; a frozen
     layer keeps its moving averages.
 
     Args:
@@ -58,7 +62,8 @@ class MetaModel(
         name: The model's name.
 
     Raises:
-        ValueError: If the model is not built, or a name is unknown.
+        ValueError: If the model is not built, has several inputs or outputs,
+            or is a MetaModel itself, or a name is unknown.
 
     Example:
 
@@ -78,7 +83,7 @@ class MetaModel(
     def __init__(
         self,
         model: keras.Model,
-        algorithm="reptile",
+        algorithm: str | Callable = "reptile",
         inner_state: str = "average",
         name: str | None = None,
     ):
@@ -115,7 +120,7 @@ class MetaModel(
     def metrics(self):
         return self._task_metrics.all if self.compiled else []
 
-    def call(self, x, training=None):
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The inner model's outputs with the weights as they stand.
 
         Batch normalisation takes its moving averages, which meta-training
@@ -123,7 +128,7 @@ class MetaModel(
         """
         return self.inner_model(x, training=training)
 
-    def train_step(self, tasks):
+    def train_step(self, tasks: Task) -> dict:
         """One meta-step: adapt to every task, then the outer update."""
         step = tf.cast(self.optimizer.iterations.value, tf.int64)
         numbers, real, first = self._numbers(tasks, self._fit_spec)
@@ -150,7 +155,7 @@ class MetaModel(
                 variable.assign(slot)
         return self._logs(tasks, adapted, real, counted)
 
-    def test_step(self, tasks):
+    def test_step(self, tasks: Task) -> dict:
         """Adapts to every task and reports; leaves no trace."""
         numbers, real, _ = self._numbers(tasks, self._evaluate_spec)
         results = task_running.run(
@@ -176,7 +181,14 @@ class MetaModel(
         numbers = distribution.numbers_here(count, here)
         return numbers, numbers < count, count
 
-    def adapt(self, x, y, steps=50, batch_size=None, seed=0) -> keras.Model:
+    def adapt(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        steps: int = 50,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> keras.Model:
         """Learns new classes from a few examples.
 
         Runs the inner loop of training from the trained weights and slots,
@@ -223,8 +235,19 @@ class MetaModel(
             state = self.learner.with_fresh_slots(state)
         return state
 
-    def compiled_function(self, key, function, jit=None):
-        """`function`, compiled once per `compile` and kept under `key`."""
+    def compiled_function(
+        self, key: object, function: Callable, jit: bool | None = None
+    ) -> Callable:
+        """A function, compiled once per `compile`.
+
+        Args:
+            key: Under which it is kept.
+            function: Taken as it is where all runs eagerly.
+            jit: Whether XLA compiles it; `None` as the inner loop.
+
+        Returns:
+            The compiled function.
+        """
         if self.run_eagerly:
             return function
         if key not in self._compiled_functions:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_reptile.episodes import EpisodeSpec
+from keras_reptile.inner_variables import InnerVariables
 from keras_reptile.integers import check_integer
 
 # As `keras_reptile.evaluation` explains them.
@@ -40,10 +41,10 @@ class Protocol:
     inner_batch_size: int | None = None
     replacement: bool = False
     repeat_within_batch: bool = False
-    modes: tuple[str, ...] = MODES
+    modes: str | tuple[str, ...] = MODES
     num_episodes: int = 1_000
     seed: int = 0
-    inner_variables: object = None
+    inner_variables: InnerVariables = None
 
     def __post_init__(self):
         modes = (self.modes,) if isinstance(self.modes, str) else self.modes

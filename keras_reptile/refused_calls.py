@@ -1,13 +1,22 @@
 """Methods of `keras.Model` that would mislead in a MetaModel: refused."""
 
 import keras
+import numpy as np
 
 
 class RefusesOtherCalls:
     """Mixed into `MetaModel`, in place of what Keras would do."""
 
-    def predict(self, x, *args, **kwargs):
+    def predict(self, x: object, *args, **kwargs) -> np.ndarray:
         """`keras.Model.predict` with the weights as they stand, not adapted.
+
+        Args:
+            x: As `keras.Model.predict` takes it.
+            *args: As Keras has them.
+            **kwargs: Likewise.
+
+        Returns:
+            The outputs.
 
         Raises:
             ValueError: If the model has batch normalisation that is trained,
@@ -16,7 +25,7 @@ class RefusesOtherCalls:
         self._check_predicts()
         return super().predict(x, *args, **kwargs)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: object) -> np.ndarray:
         """`predict` of one batch."""
         self._check_predicts()
         return super().predict_on_batch(x)
@@ -37,7 +46,7 @@ class RefusesOtherCalls:
                 "`adapt` returns, or `kr.evaluate` for few-shot accuracy."
             )
 
-    def train_on_batch(self, *args, **kwargs):
+    def train_on_batch(self, *args, **kwargs) -> None:
         """Not of a MetaModel, whose meta-steps are those of a `fit`.
 
         Raises:

@@ -4,6 +4,8 @@ The inner model, both optimizers with their slots, and the settings of
 `compile`, so that a loaded model trains on bitwise as the saved one would.
 """
 
+from collections.abc import Mapping, MutableMapping
+
 import keras
 
 from keras_reptile import algorithms
@@ -22,15 +24,15 @@ class SavesBothLoops:
         variables = self.inner_model.non_trainable_variables
         return [v for v in variables if is_seed(v)]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping) -> None:
         for i, seed in enumerate(self._seeds()):
             store[str(i)] = seed.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping) -> None:
         for i, seed in enumerate(self._seeds()):
             seed.assign(store[str(i)])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             "model": keras.saving.serialize_keras_object(self.inner_model),
             "algorithm": algorithms.serialize(self.algorithm),
@@ -39,13 +41,13 @@ class SavesBothLoops:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "SavesBothLoops":
         config = dict(config)
         for key in ("model", "algorithm"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> dict | None:
         if not self.compiled:
             return None
         config = {
@@ -58,7 +60,7 @@ class SavesBothLoops:
             config[name + _UNDECAYED] = without_decay(optimizer, trainable)
         return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         # Files of before have them not.
         undecayed = {n: config.pop(n + _UNDECAYED, []) for n in _OPTIMIZERS}
         arguments = keras.saving.deserialize_keras_object(config)
@@ -70,8 +72,8 @@ class SavesBothLoops:
                 )
         self.compile(**arguments)
 
-    def get_build_config(self):
+    def get_build_config(self) -> None:
         return None
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict | None) -> None:
         """The inner model comes built."""

@@ -22,6 +22,9 @@ def linear(
         final: What it is annealed to.
         steps: Meta-steps in the run.
 
+    Returns:
+        A schedule, to be the `learning_rate` of an outer optimizer.
+
     Raises:
         ValueError: If `steps` is no integer of at least 1, or a step size no
             number of at least 0.

@@ -9,8 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 
-def number_of_workers(strategy) -> int:
-    """How many processes run the program together."""
+def number_of_workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes run the program together.
+
+    Args:
+        strategy: The one that they train under.
+
+    Returns:
+        Their number; 1 under any strategy of one process.
+    """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     cluster = strategy.cluster_resolver.cluster_spec()
@@ -18,17 +25,27 @@ def number_of_workers(strategy) -> int:
     return max(1, sum(cluster.num_tasks(job) for job in jobs))
 
 
-def is_chief(strategy) -> bool:
-    """Whether this process is the one that reads and writes files."""
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that reads and writes files.
+
+    Args:
+        strategy: The one that it trains under.
+
+    Returns:
+        Whether it is.
+    """
     return strategy.extended.should_checkpoint
 
 
-def from_chief(strategy, message: bytes = b"") -> bytes:
+def from_chief(strategy: tf.distribute.Strategy, message: bytes = b"") -> bytes:
     """What the chief passes, on every worker.
 
     Args:
-        strategy: A `tf.distribute.Strategy`.
+        strategy: The one that they train under.
         message: Bytes; those of other workers are not looked at.
+
+    Returns:
+        The chief's message.
     """
     if number_of_workers(strategy) == 1:
         return message
@@ -39,8 +56,16 @@ def from_chief(strategy, message: bytes = b"") -> bytes:
     return _sum(strategy, words).tobytes()[:size] if size else b""
 
 
-def any_worker(strategy, says_so: bool) -> bool:
-    """Whether one worker at least says so."""
+def any_worker(strategy: tf.distribute.Strategy, says_so: bool) -> bool:
+    """Whether one worker at least says so.
+
+    Args:
+        strategy: The one that they train under.
+        says_so: What this process says.
+
+    Returns:
+        The same on all of them.
+    """
     if number_of_workers(strategy) == 1:
         return says_so
     return bool(_sum(strategy, np.array([says_so], np.int32))[0])

@@ -10,6 +10,7 @@ import tensorflow as tf
 from conftest import blobs, messages, mlp
 
 import keras_reptile as kr
+from keras_reptile import algorithms
 from keras_reptile.algorithms import combination
 
 W, TARGET, QUERY, RATE, STEPS = 3.0, 1.0, 2.5, 0.125, 4
@@ -335,3 +336,11 @@ def test_an_outer_step_that_nobody_chose_is_said_of_gradients(log):
 def test_a_name_that_is_none_says_what_there_is():
     with pytest.raises(ValueError, match="inner_variables"):
         kr.algorithms.get("anil")
+
+
+def test_a_name_is_what_files_hold_of_an_algorithm():
+    reptile = algorithms.get("reptile")
+    assert algorithms.serialize(reptile) == "reptile"
+    assert algorithms.serialize("reptile") == "reptile"
+    with pytest.raises(ValueError, match="must be one of.*Received: 'other'"):
+        algorithms.serialize("other")

@@ -163,6 +163,10 @@ def test_what_has_no_optimizers_has_no_checkpoint(tmp_path, model, text):
     for use in (checkpoints.restore, checkpoints.write):
         with pytest.raises(ValueError, match=text):
             use(path, model())
+    with pytest.raises(ValueError, match=text):
+        checkpoints.latest(tmp_path, model())
+    with pytest.raises(ValueError, match=text):
+        checkpoints.variables_of(model())
 
 
 def test_other_files_are_named_as_such(tmp_path):
@@ -179,6 +183,9 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
         checkpoints.step_path(tmp_path, step).touch()
     found = checkpoints.list_steps(tmp_path)
     assert [checkpoints.step_of(path) for path in found] == steps
+    assert checkpoints.step_of("folder/step-000000012.npz") == 12
+    with pytest.raises(ValueError, match="named by its meta-step.*best.npz"):
+        checkpoints.step_of(tmp_path / "best.npz")
 
 
 def test_another_optimizer_is_refused(tmp_path):

@@ -70,13 +70,13 @@ def test_cores_are_shared_out(cores, workers, shares):
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="Cores cannot be chosen here."
 )
-@pytest.mark.parametrize("share_cores", [True, False])
-def test_every_worker_has_its_cores(share_cores):
+@pytest.mark.parametrize("pin_cores", [True, False])
+def test_every_worker_has_its_cores(pin_cores):
     _, lines, _ = supervised(
-        "print(sorted(os.sched_getaffinity(0)))", share_cores=share_cores
+        "print(sorted(os.sched_getaffinity(0)))", pin_cores=pin_cores
     )
     mine = os.sched_getaffinity(0)
-    shares = supervisor.core_shares(mine, 2) if share_cores else [mine, mine]
+    shares = supervisor.core_shares(mine, 2) if pin_cores else [mine, mine]
     expected = [f"[worker {w}] {sorted(s)}" for w, s in enumerate(shares)]
     assert sorted(lines) == expected
 

@@ -1,7 +1,7 @@
 """Accuracy against wall time, one point per whole training.
 
 Usage:
-    python -m trainers.accuracy_over_time docs/results/fast5-*.json \
+    python -m trainers.accuracy_over_time docs/results/fast5-*.json \\
         docs/results/o15-seed*.json docs/results/o15-3000-average.json
 
 Reads the results.json of finished runs of `trainers.omniglot`, 5-way, and
@@ -11,7 +11,8 @@ middle of a long one is not that of a short one: a point is a whole training,
 and those of one kind (preset and length) have one colour.
 
 Source of the dashed lines: Nichol, Achiam & Schulman 2018, Table 2. That the
-original's code took 27 hours on 2 cores is its users' report.
+original's code took 27 hours on 2 cores is of those who ran it again
+(glogowski-wojciech/progressive-reptile-experiments).
 """
 
 import json

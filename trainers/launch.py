@@ -13,7 +13,7 @@ One that ends with exit code 2, as the programs here do where the command line
 is wrong or the folder holds a run already, is not restarted.
 
 Each worker has cores of its own, as two that share theirs take half as long
-again; --noshare_cores lets each have all.
+again; --nopin_cores lets each have all.
 
 SIGTERM and SIGINT are passed on to the workers and end the program; SIGHUP is
 passed on as SIGTERM, and so is what ends the program without a word. The exit
@@ -46,8 +46,8 @@ _GRACE = flags.DEFINE_float(
     "then they are killed.",
     lower_bound=0.0,
 )
-_SHARE_CORES = flags.DEFINE_boolean(
-    "share_cores", True, "Gives every worker cores of its own."
+_PIN_CORES = flags.DEFINE_boolean(
+    "pin_cores", True, "Gives every worker cores of its own."
 )
 
 
@@ -122,7 +122,7 @@ def main(argv):
         _RESTARTS.value,
         _GRACE.value,
         write=lambda line: print(line, flush=True),
-        share_cores=_SHARE_CORES.value,
+        pin_cores=_PIN_CORES.value,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.pass_on)

@@ -11,10 +11,12 @@ Both shot numbers of the paper and both ways to score are reported from one
 run, since the trained weights are the same: o15 = o55 and o120 = o520.
 
 Flags have the names of the original's (openai/supervised-reptile), with
-underscores; --preset=original starts from its defaults, and with it a command
-of the original means the same here. There is no --pretrained, which is --resume
-on a finished run. --seed chooses initial weights and episodes, the original's
-the characters, which are always those of its seed 0 here.
+underscores for hyphens; --preset=original starts from its defaults, and with it
+a command of the original trains the same here. (--eval_interval has a default
+of its own, and --transductive is of validations: the table has both modes.)
+There is no --pretrained, which is --resume on a finished run. --seed chooses
+initial weights and episodes, the original's the characters, which are always
+those of its seed 0 here.
 """
 
 from absl import flags

@@ -24,17 +24,17 @@ class Supervisor:
         restarts: How often all may be restarted.
         grace: Seconds in which the others are to end by themselves.
         write: Takes a line of a worker, with its number in front.
-        share_cores: Gives every worker cores of its own.
+        pin_cores: Gives every worker cores of its own.
     """
 
     def __init__(
-        self, start, restarts: int, grace: float, write, share_cores=False
+        self, start, restarts: int, grace: float, write, pin_cores=False
     ):
         self._start = start
         self._restarts = restarts
         self._grace = grace
         self._write = write
-        self._share_cores = share_cores
+        self._pin_cores = pin_cores
         self._lock = threading.Lock()
         self._processes, self._readers = [], []
         self._signal = None
@@ -62,7 +62,7 @@ class Supervisor:
         try:
             started = self._start(attempt)
             shares = [None] * len(started)
-            if self._share_cores and hasattr(os, "sched_getaffinity"):
+            if self._pin_cores and hasattr(os, "sched_getaffinity"):
                 shares = core_shares(os.sched_getaffinity(0), len(started))
             for (command, environment), cores in zip(started, shares):
                 self._add(command, environment, cores)

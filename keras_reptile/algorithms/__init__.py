@@ -42,12 +42,22 @@ _ALGORITHMS = {
 
 
 def names() -> list[str]:
-    """The names that `MetaModel(algorithm=...)` accepts."""
+    """The names of the algorithms.
+
+    Returns:
+        What `MetaModel(algorithm=...)` accepts, sorted.
+    """
     return sorted(_ALGORITHMS)
 
 
 def get(algorithm: str | Callable) -> Callable:
-    """Returns an algorithm by name; a callable is returned as it is.
+    """Finds an algorithm by name.
+
+    Args:
+        algorithm: A name, or an algorithm itself.
+
+    Returns:
+        Its function; a callable as it is.
 
     Raises:
         ValueError: If there is no algorithm of that name, or it cannot be
@@ -75,12 +85,20 @@ def _takes_three(algorithm):
     return True
 
 
-def serialize(algorithm: Callable):
-    """What `.keras` files hold of an algorithm: its name, or its reference.
+def serialize(algorithm: str | Callable) -> str | dict:
+    """What `.keras` files hold of an algorithm.
+
+    Args:
+        algorithm: As `get` takes it.
+
+    Returns:
+        Its name, or, of one's own, its reference as Keras has it.
 
     Raises:
-        ValueError: If it is a function that could not be found again.
+        ValueError: If there is no algorithm of that name, or it is a function
+            that could not be found again.
     """
+    algorithm = get(algorithm)
     for name, function in _ALGORITHMS.items():
         if function is algorithm:
             return name

@@ -4,6 +4,8 @@ Source: Nichol, Achiam & Schulman 2018, section 6.1 and Fig. 3, which compares
 sums of the first, second, ... inner gradients.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -62,7 +64,7 @@ class Combination:
         return f"combination({self.coefficients})"
 
 
-def combination(coefficients) -> Combination:
+def combination(coefficients: Sequence[float]) -> Combination:
     """An algorithm whose meta-gradient is a weighted sum of inner steps.
 
     With `w_i` the weights before inner step `i`, the meta-gradient is

@@ -38,11 +38,17 @@ class Terms(NamedTuple):
 
 
 def coefficients(algorithm: str, batches: int) -> tuple[float, float]:
-    """The paper's `(c0, c1)` for k batches of a task, k - 1 of them inner.
+    """The paper's `(c0, c1)` for k batches of a task.
+
+    MAML and FOMAML take the gradient of the last one after k - 1 inner steps,
+    Reptile makes k inner steps.
 
     Args:
         algorithm: `"maml"`, `"fomaml"` or `"reptile"`.
         batches: k, at least 2.
+
+    Returns:
+        `(c0, c1)`.
 
     Raises:
         ValueError: If the algorithm is another one, or k no such number.
@@ -96,7 +102,7 @@ def estimate_terms(
 
 
 def leading_order(
-    learner: Learner, state: State, task: Task, rate
+    learner: Learner, state: State, task: Task, rate: float
 ) -> dict[str, list]:
     """The expansion along one task's own batches, without an expectation.
 
@@ -136,7 +142,7 @@ def leading_order(
     return {"maml": maml, "fomaml": fomaml, "reptile": reptile}
 
 
-def predict(terms: Terms, algorithm: str, batches: int, rate) -> list:
+def predict(terms: Terms, algorithm: str, batches: int, rate: float) -> list:
     """`c0 * AvgGrad - c1 * rate * AvgGradInner` with the paper's numbers.
 
     Args:
@@ -144,6 +150,9 @@ def predict(terms: Terms, algorithm: str, batches: int, rate) -> list:
         algorithm: As `coefficients` has it.
         batches: k.
         rate: The inner rate, above 0.
+
+    Returns:
+        A list of tensors like the weights.
 
     Raises:
         ValueError: As `coefficients`, or if the rate is not above 0.
@@ -157,7 +166,9 @@ def predict(terms: Terms, algorithm: str, batches: int, rate) -> list:
     )
 
 
-def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
+def fit_coefficients(
+    terms: Terms, meta_gradient: list, rate: float
+) -> tuple[float, float]:
     """The `(c0, c1)` that fit a measured meta-gradient best.
 
     Least squares over all weights.
@@ -166,6 +177,9 @@ def fit_coefficients(terms: Terms, meta_gradient, rate) -> tuple[float, float]:
         terms: AvgGrad and AvgGradInner.
         meta_gradient: A list like the weights, one of those by algorithm.
         rate: The inner rate at which it was measured, above 0.
+
+    Returns:
+        `(c0, c1)`.
 
     Raises:
         ValueError: If it is not like the weights, the rate not above 0, a

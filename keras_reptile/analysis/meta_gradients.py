@@ -11,6 +11,7 @@ variables that the learner adapts, as if the others were constants.
 """
 
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_reptile.analysis import inputs, vectors
 from keras_reptile.analysis.smoothness import (
@@ -25,7 +26,11 @@ ALGORITHMS = ("maml", "fomaml", "reptile")
 
 
 def hessian_vector_product(
-    learner: Learner, state: State, x, y, vector
+    learner: Learner,
+    state: State,
+    x: ArrayLike,
+    y: ArrayLike,
+    vector: list,
 ) -> list:
     """The Hessian of one batch's loss, times a vector.
 
@@ -70,7 +75,7 @@ def hessian_product(learner, state, x, y, vector) -> list:
 
 
 def meta_gradients(
-    learner: Learner, state: State, task: Task, rate
+    learner: Learner, state: State, task: Task, rate: float
 ) -> dict[str, list]:
     """The meta-gradients of one task, on the path through all its batches.
 

@@ -5,9 +5,12 @@ less the more its last batch overlaps with those before.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_reptile.episodes import Task
 
 
-def batch_overlap(batches) -> float:
+def batch_overlap(batches: ArrayLike | Task) -> float:
     """The fraction of the last batches' examples that earlier ones held.
 
     Args:

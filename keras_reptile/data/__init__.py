@@ -3,7 +3,7 @@
 from keras_reptile.data.arrays import from_arrays
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.data.folders import from_folder
-from keras_reptile.data.functions import from_function
+from keras_reptile.data.functions import DrawnTasks, from_function
 from keras_reptile.data.mini_imagenet import mini_imagenet
 from keras_reptile.data.omniglot import omniglot
 from keras_reptile.data.scribbles import scribbles
@@ -12,6 +12,7 @@ from keras_reptile.data.splits import Splits
 
 __all__ = [
     "ClassDataset",
+    "DrawnTasks",
     "SineWaves",
     "Splits",
     "from_arrays",

@@ -1,13 +1,14 @@
 """Classes out of one's own examples and labels."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_reptile.array_input import as_array, remedy_of_shape
 from keras_reptile.data.class_checks import check_unmasked
 from keras_reptile.data.classes import ClassDataset
 
 
-def from_arrays(x, y) -> ClassDataset:
+def from_arrays(x: ArrayLike, y: ArrayLike) -> ClassDataset:
     """Groups one's own examples by their labels.
 
     Args:

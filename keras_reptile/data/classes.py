@@ -11,9 +11,11 @@ model.fit(mine.episodes(spec, meta_batch_size=5), steps_per_epoch=1_000)
 
 import functools
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from keras_reptile.data.class_checks import (
     checked_counts,
@@ -45,7 +47,12 @@ class ClassDataset:
             values that are not finite as float32.
     """
 
-    def __init__(self, x, counts, names=None):
+    def __init__(
+        self,
+        x: np.ndarray,
+        counts: Sequence[int],
+        names: Sequence[str] | None = None,
+    ):
         self.x = checked_examples(x)
         self.counts = checked_counts(counts, len(self.x))
         self.names = checked_names(names, len(self.counts))
@@ -80,15 +87,25 @@ class ClassDataset:
         )
 
     def examples(self, index: int) -> np.ndarray:
-        """The examples of one class, as stored."""
+        """The examples of one class, as stored.
+
+        Args:
+            index: Of the class, from 0.
+
+        Returns:
+            An array of shape `(examples, ...)`.
+        """
         start = self.counts[:index].sum()
         return self.x[start : start + self.counts[index]]
 
-    def subset(self, indices) -> "ClassDataset":
+    def subset(self, indices: ArrayLike) -> "ClassDataset":
         """The classes of the given indices, in the given order.
 
         Args:
             indices: Integers, or a boolean for each class.
+
+        Returns:
+            A `ClassDataset` of its own, with a copy of the examples.
 
         Raises:
             ValueError: If there are none, one is out of range or comes
@@ -133,11 +150,22 @@ class ClassDataset:
         self.check(spec)
         return self.stream(spec, meta_batch_size, seed, start)
 
-    def stream(self, spec, meta_batch_size, seed, start=0) -> tf.data.Dataset:
+    def stream(
+        self, spec: EpisodeSpec, meta_batch_size: int, seed: int, start: int = 0
+    ) -> tf.data.Dataset:
         """`episodes` without the checks; evaluation has seeds of its own.
 
         The same one for the same arguments, as making it takes longer than
         evaluating on a hundred episodes.
+
+        Args:
+            spec: As `episodes` has it.
+            meta_batch_size: Likewise.
+            seed: Likewise; those below 0 are of evaluations.
+            start: Likewise.
+
+        Returns:
+            As `episodes`.
         """
         arguments = spec, meta_batch_size, seed, start
         made = self._streams.get(arguments)
@@ -155,14 +183,31 @@ class ClassDataset:
                     self._streams.pop(next(iter(self._streams)))
         return made
 
-    def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
-        """One `Task`, the `number`-th of the stream of `seed`."""
+    def episode(
+        self, spec: EpisodeSpec, number: int = 0, seed: int = 0
+    ) -> Task:
+        """One episode of a stream.
+
+        Args:
+            spec: The shape of an episode.
+            number: Of the episode in the stream, from 0.
+            seed: Of the stream.
+
+        Returns:
+            A `Task`, without an axis of tasks.
+
+        Raises:
+            ValueError: As `episodes`.
+        """
         check_stream(spec, 1, seed, number)
         self.check(spec)
         return self._draw(spec, seed, number)
 
     def check(self, spec: EpisodeSpec) -> None:
         """Refuses episodes that these classes cannot give.
+
+        Args:
+            spec: The shape of an episode.
 
         Raises:
             ValueError: As `episodes` says.

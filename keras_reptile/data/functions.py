@@ -113,8 +113,22 @@ class DrawnTasks:
 
         return task_stream(draw, spec, meta_batch_size, seed, start, 1, of_data)
 
-    def episode(self, spec: EpisodeSpec, number: int = 0, seed: int = 0):
-        """One `Task`, the `number`-th of the stream of `seed`."""
+    def episode(
+        self, spec: EpisodeSpec, number: int = 0, seed: int = 0
+    ) -> Task:
+        """One episode of a stream.
+
+        Args:
+            spec: The shape of an episode.
+            number: Of the episode in the stream, from 0.
+            seed: Of the stream.
+
+        Returns:
+            A `Task`, without an axis of tasks.
+
+        Raises:
+            ValueError: As `episodes`.
+        """
         check_stream(spec, 1, seed, number)
         _check_ways(spec)
         like = self._examples(spec, seed, number)

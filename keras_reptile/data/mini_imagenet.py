@@ -48,7 +48,8 @@ def mini_imagenet(
       What was kept of the same folder before the change is removed.
     - `mini-imagenet-cache-train|val|test.pkl`, with `image_data` and
       `class_dict`, or
-    - `miniImageNet_category_split_train_phase_train|val|test.pickle`, with
+    - `miniImageNet_category_split_train_phase_train.pickle`,
+      `miniImageNet_category_split_val.pickle` and `..._test.pickle`, with
       `data` and `labels`. Pickles are read in a way that runs no code.
 
     Every file is checked: empty, truncated and other unreadable ones are
