@@ -11,8 +11,10 @@ def as_array(name: str, values) -> np.ndarray:
         values: What was given for it.
 
     Raises:
-        ValueError: If it is none, or the parts differ in shape.
+        ValueError: If it is none, the parts differ in shape, or some of it is
+            masked.
     """
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:  # Of lists that are not equally long.
@@ -31,6 +33,20 @@ def as_array(name: str, values) -> np.ndarray:
             f"Received: {type(values).__name__}, {_shortened(values)}."
         )
     return array
+
+
+def check_unmasked(name: str, values) -> None:
+    """Refuses a masked array, of which what is masked would be data.
+
+    Raises:
+        ValueError: If something is masked.
+    """
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"`{name}` must be an array without a mask. Received: "
+            f"{np.ma.count_masked(values)} masked values of {values.size}. "
+            "Leave these examples out, or fill them in with `filled`."
+        )
 
 
 def remedy_of_shape(y: np.ndarray) -> str:

@@ -93,19 +93,25 @@ def check_examples(x, model, name="x") -> None:
     check_shape(x.shape[1:], model, name)
     whole = x.dtype.kind in "iu" and shapes.takes_integers(model)
     if x.dtype.kind != "f" and x.dtype.name != "bfloat16" and not whole:
+        remedy = "Images of 0 to 255 become so by `x.astype('float32') / 255`."
+        if x.dtype != np.uint8:
+            remedy = "Whole numbers become so by `x.astype('float32')`."
         raise ValueError(
             f"`{name}` must be floats, in the units that the model was "
-            f"trained on. Received: {x.dtype}. Images of 0 to 255 become so "
-            "by `x.astype('float32') / 255`."
+            f"trained on. Received: {x.dtype}. {remedy}"
         )
-    if not np.isfinite(x).all():
-        raise ValueError(
-            f"`{name}` must be finite. Received: NaN or infinity in "
-            f"{(~np.isfinite(x)).sum()} of {x.size} values."
-        )
+    _check_finite(name, x)
     if x.dtype.kind == "f" and shapes.takes_integers(model):
         _check_whole(x, model, name)
     check_tokens(x, model, name)
+
+
+def _check_finite(name, x):
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"`{name}` must be finite as {x.dtype}. Received: NaN or infinity "
+            f"in {(~np.isfinite(x)).sum()} of {x.size} values."
+        )
 
 
 def _check_whole(x, model, name):
@@ -166,6 +172,9 @@ def checked_support(x, y, model, loss):
             f"{y.shape}."
         )
     check_examples(x, model, "x")
+    with np.errstate(over="ignore"):  # What is too large becomes infinite.
+        x = x.astype(np.float32)
+    _check_finite("x", x)
     if y.dtype.kind not in "iufb":
         raise ValueError(
             f"`y` must be numbers. Received: dtype {y.dtype}. Number the "
@@ -181,7 +190,11 @@ def checked_support(x, y, model, loss):
         check_labels(y, shapes.width(model, x.shape[1:]), "y")
     elif y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("`y` must be finite. Received: NaN or infinity.")
-    x = x.astype(np.float32)
+    if y.dtype.kind in "iu" and (np.abs(y.astype(float)) >= 2**31).any():
+        raise ValueError(
+            "`y` must hold what int32 can, or floats. Received: "
+            f"{y.min()} to {y.max()}. Pass `y.astype('float32')`."
+        )
     y = y.astype(np.float32 if y.dtype.kind == "f" else np.int32)
     loss_checks.check_loss(y, x.shape[1:], model, loss)
     loss_checks.check_probabilities(x, model, loss)

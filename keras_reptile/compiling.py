@@ -10,6 +10,26 @@ from keras_reptile.second_order import refused_in_the_loop
 from keras_reptile.stateless import without_decay
 
 
+def check_kinds(inner_optimizer, loss, metrics) -> None:
+    """Refuses arguments of `compile` in Keras' order, or by output.
+
+    Raises:
+        ValueError: That says which one it is.
+    """
+    if isinstance(inner_optimizer, keras.losses.Loss):
+        raise ValueError(
+            "The second argument of a MetaModel's `compile` is the inner "
+            "optimizer. Received: a loss. Name the arguments: "
+            "compile(optimizer=..., inner_optimizer=..., loss=...)."
+        )
+    for name, value in (("loss", loss), ("metrics", metrics)):
+        if isinstance(value, dict):
+            raise ValueError(
+                f"The model has one output, and one loss. Received: `{name}` "
+                "as a dict by outputs. Give what is in it."
+            )
+
+
 def check_outer_optimizer(optimizer) -> None:
     """Refuses outer optimizers that a meta-step cannot serve.
 

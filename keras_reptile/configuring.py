@@ -89,6 +89,7 @@ class ConfiguresBothLoops:
                 used as a pure function, or the model or the other arguments
                 do not go with an argument.
         """
+        compiling.check_kinds(inner_optimizer, loss, metrics)
         if optimizer is None:
             compiling.warn_of_default_step(self.algorithm)
         given = {

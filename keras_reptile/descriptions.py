@@ -1,6 +1,7 @@
 """What a layer, optimizer, loss or algorithm is made of, as JSON has it."""
 
 import contextlib
+import dis
 import functools
 import inspect
 import json
@@ -13,6 +14,8 @@ _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 # Of an array or list, how many; more of them are told by a checksum.
 _LARGEST_WRITTEN = 1_000
 _DEPTH = 8
+# Of a module, what a function may have been written to draw from.
+_DATA = (bool, int, float, str, tuple, list, dict, np.ndarray, np.generic)
 
 
 def unwrapped(function):
@@ -68,6 +71,57 @@ def _bound(function, depth):
         else plain(value)
         for name, value in bound.items()
     }
+
+
+def code_of(function) -> list:
+    """What tells a function of one's own from an edited one.
+
+    Args:
+        function: Any callable.
+
+    Returns:
+        A checksum of what it, and the functions of its module that it calls,
+        were compiled to, which may be another under another Python; and
+        numbers, text and arrays of its module that they read, by name.
+        Nothing where there is no code to be seen.
+    """
+    function = getattr(unwrapped(function), "__func__", unwrapped(function))
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    if not hasattr(function, "__code__"):
+        return []
+    codes, names, todo, read = [], set(), [function.__code__], {}
+    while todo:
+        new = set()
+        _gather(todo.pop(), codes, new)
+        for name in sorted((new - names) & set(function.__globals__)):
+            value = function.__globals__[name]
+            if isinstance(value, _DATA):
+                read[name] = plain(value)
+            elif getattr(value, "__globals__", None) is function.__globals__:
+                todo.append(value.__code__)
+        names |= new
+    return [zlib.crc32(repr(codes).encode()), read]
+
+
+def _gather(code, codes, names):
+    """Of a function and those within it, what is done and with what."""
+    # A set's order is another in every process.
+    own = [
+        sorted(map(repr, c)) if isinstance(c, frozenset) else c
+        for c in code.co_consts
+        if not inspect.iscode(c)
+    ]
+    codes.append([code.co_code, code.co_names, own])
+    done = {(i.opname, i.argval) for i in dis.get_instructions(code)}
+    names.update(
+        name
+        for operation, name in done
+        # What it writes itself, such as a count of calls, is no setting.
+        if operation == "LOAD_GLOBAL" and ("STORE_GLOBAL", name) not in done
+    )
+    for inner in filter(inspect.iscode, code.co_consts):
+        _gather(inner, codes, names)
 
 
 def _is_of_a_library(function):

@@ -58,7 +58,7 @@ def check_task_dataset(dataset, model, loss) -> np.ndarray:
         if (spec := getattr(dataset, "spec", None)) is not None:
             if loss.takes_labels:
                 checks.check_ways(spec.ways, model, example)
-            else:
+            elif spec.ways > 1:  # Of classes, and not of a regression.
                 fit_warnings.warn_of_width(spec.ways, model, example)
         checks.check_tasks(tasks, model, loss.takes_labels)
         loss_checks.check_losses(tasks, model, loss)
@@ -69,7 +69,8 @@ def checked_throughout(dataset, model, loss):
     """A dataset of which every element is looked at as it is taken.
 
     A compiled program would take another row, or another class, for one that
-    is not there. NaN needs no look: its task is left out, and counted.
+    is not there. NaN in a support set needs no look: its task is left out, and
+    counted. In queries it would be in the metrics of all.
 
     Args:
         dataset: Of tasks. A stream of `kr.data` is returned as it is.
@@ -89,6 +90,11 @@ def checked_throughout(dataset, model, loss):
             for name in ("support", "query"):
                 labels = getattr(task, name).y
                 within.append(_within(f"`{name}.y`", labels, width))
+        within += [
+            _finite(f"`query.{name}`", part)
+            for name, part in task.query._asdict().items()
+            if part.dtype.is_floating
+        ]
         with tf.control_dependencies(within):
             return tf.nest.map_structure(tf.identity, task)
 
@@ -111,6 +117,15 @@ def _within(name, numbers, end):
     return tf.debugging.Assert(ok, [message])
 
 
+def _finite(name, values):
+    message = said(
+        f"Every element's {name} must be finite, as that of the first is. "
+        "Received: NaN or infinity in a later one."
+    )
+    ok = tf.reduce_all(tf.math.is_finite(values))
+    return tf.debugging.Assert(ok, [message])
+
+
 def check_arguments(x, y, arguments: dict) -> None:
     """Refuses arguments of Keras' `fit` that mean nothing here, or mislead.
 
@@ -129,6 +144,15 @@ def check_arguments(x, y, arguments: dict) -> None:
             "`kr.data.from_arrays(x, y).episodes(spec)`."
         )
     _check_numbers(arguments)
+    for name in ("sample_weight", "validation_split"):
+        given = arguments.get(name)
+        if given is not None and not (np.ndim(given) == 0 and given == 0):
+            raise ValueError(
+                "Tasks carry no weights, and are not split: their classes are "
+                f"held out whole. Received: `{name}`. Leave it out, and "
+                "validate by `kr.MetaTrainer(validation=classes.subset(...), "
+                "...)` or `validation_data`."
+            )
     if arguments.get("class_weight") is not None:
         raise ValueError(
             "The classes of an episode are drawn anew every time, and have no "

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import shapes
+from keras_reptile import settings, shapes
 from keras_reptile.stateless import schedule_of
 
 # Of a `Rescaling` that makes nearly nothing of what is between 0 and 1.
@@ -199,6 +199,51 @@ def warn_of_zero_rate(arguments: dict, optimizer, meta_step: int) -> None:
             part,
             meta_step,
             meta_step + steps - 1,
+        )
+
+
+def warn_of_same_tasks(x, validation_data) -> None:
+    """Says so where a stream is validated on that is trained on.
+
+    Args:
+        x: The episodes.
+        validation_data: As given to `fit`.
+    """
+    ours, theirs = map(settings.of_stream, (x, validation_data))
+    seeds = ours.get("seed"), theirs.get("seed")
+    for of_stream in (ours, theirs):
+        for name in ("seed", "start", "meta_batch_size", "episodes"):
+            of_stream.pop(name, None)
+    if not ours or ours != theirs:
+        return
+    if settings.CHECKSUM in ours:
+        logging.warning(
+            "`validation_data` is of the classes that are trained on, which "
+            "says nothing of new ones. Hold others out for it, by `subset`."
+        )
+    elif seeds[0] == seeds[1]:
+        logging.warning(
+            "`validation_data` is of the tasks that are trained on. Give it "
+            "another `seed`."
+        )
+
+
+def warn_of_failed(results: list | dict, names: list) -> None:
+    """Says so where inner loops failed, and are in no other figure.
+
+    Args:
+        results: Of an evaluation, as Keras returns them.
+        names: Of the metrics, in their order.
+    """
+    if not isinstance(results, dict):
+        results = dict(zip(names, results))
+    failed = results.get("inner/nonfinite_tasks", 0)
+    if failed:
+        logging.warning(
+            "The inner loops of %d tasks of an evaluation ended in NaN or "
+            "infinity; loss and metrics are of the others. Lower the learning "
+            "rate of the inner optimizer, or the `inner_steps` of EpisodeSpec.",
+            failed,
         )
 
 

@@ -69,6 +69,7 @@ class FitsEpisodes:
             self._fit_spec, self.train_function = x.element_spec, None
         kwargs.setdefault("shuffle", False)
         self._check_validation_data(kwargs)
+        fit_warnings.warn_of_same_tasks(x, kwargs.get("validation_data"))
         self._share_validation_data(kwargs)
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
@@ -144,7 +145,8 @@ class FitsEpisodes:
         """Adapts to every task of a dataset and reports loss and metrics.
 
         For few-shot accuracy with its interval, in a named mode, there is
-        `kr.evaluate`.
+        `kr.evaluate`. Tasks whose inner loop ends in NaN or infinity are left
+        out, as in training, and the log says of how many that is so.
 
         Args:
             x: A `tf.data.Dataset` of `Task`s with a leading task axis.
@@ -168,7 +170,9 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        return super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+        results = super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+        fit_warnings.warn_of_failed(results, [m.name for m in self.metrics])
+        return results
 
     def check_layers_on(self, shape: tuple, dtype: object) -> None:
         """Refuses layers that `compile` refuses, once the data says more.

@@ -59,10 +59,10 @@ def check_loss(targets, example: tuple, model, loss) -> None:
             "`loss` must compare targets with outputs and give one value per "
             f"example. Received: targets of shape {targets.shape} and dtype "
             f"{targets.dtype}, outputs of shape {outputs.shape}, and from the "
-            f"loss {problem.rstrip('.')}. Shape the targets as the outputs; "
-            "or, for integer labels, choose "
-            "keras.losses.SparseCategoricalCrossentropy, with from_logits=True "
-            "if the model does not end in a softmax."
+            f"loss {problem.rstrip('.')}. Shape the targets as the outputs, "
+            "and give both one dtype, as by `y.astype('float32')`; or, for "
+            "integer labels, choose keras.losses.SparseCategoricalCrossentropy,"
+            " with from_logits=True if the model does not end in a softmax."
         )
 
 

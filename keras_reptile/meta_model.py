@@ -120,6 +120,13 @@ class MetaModel(
     def metrics(self):
         return self._task_metrics.all if self.compiled else []
 
+    def get_metrics_result(self) -> dict:
+        """What Keras logs at the end of an epoch or an evaluation."""
+        results = {}
+        for name, result in self.logs_so_far().items():
+            results |= result if isinstance(result, dict) else {name: result}
+        return results
+
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The inner model's outputs with the weights as they stand.
 

@@ -1,6 +1,7 @@
 """What `fit` reports of a meta-step's tasks, as Keras metrics."""
 
 import inspect
+import math
 
 import keras
 import tensorflow as tf
@@ -143,18 +144,38 @@ class TaskMetrics:
         Args:
             total: A function from the states of this replica, tensors, to
                 their sums over all; `None` where there is one.
+
+        Returns:
+            Those of queries are NaN where no task was counted: 0 would be
+            the best error there is.
         """
         shown = self.all if self.of_queries else self.all[-2:]
         if total is None:
-            return {metric.name: metric.result() for metric in shown}
+            return self._by_name(shown)
         variables = [v for metric in shown for v in metric.variables]
         sums = total([tf.convert_to_tensor(v.value) for v in variables])
         with keras.StatelessScope(state_mapping=list(zip(variables, sums))):
-            return {metric.name: metric.result() for metric in shown}
+            return self._by_name(shown)
+
+    def _by_name(self, metrics):
+        none = tf.convert_to_tensor(self._loss.count) == 0
+
+        def unless_none(result):
+            result = tf.convert_to_tensor(result)
+            if not result.dtype.is_floating:
+                return result
+            return tf.where(none, tf.cast(math.nan, result.dtype), result)
+
+        results = {metric.name: metric.result() for metric in metrics}
+        for metric in self._of_queries if self.of_queries else ():
+            results[metric.name] = tf.nest.map_structure(
+                unless_none, results[metric.name]
+            )
+        return results
 
 
 class _Mean(keras.metrics.Mean):
-    """NaN of nothing, where 0 would be the best loss there is."""
+    """NaN of nothing."""
 
     def result(self):
         return self.total / self.count

@@ -141,12 +141,18 @@ def _warn_of_memory(callbacks):
         keras.callbacks.LearningRateScheduler,
         keras.callbacks.ReduceLROnPlateau,
     )
-    names = [type(c).__name__ for c in callbacks if isinstance(c, remembering)]
+    names = [
+        type(c).__name__
+        for c in callbacks
+        if isinstance(c, remembering) or getattr(c, "save_best_only", False)
+    ]
     if names:
         logging.warning(
             "The callbacks %s begin anew, as no checkpoint holds what they "
             "remember: the run may not end as if it had not been interrupted. "
-            "A schedule of the outer optimizer, as of kr.schedules, does.",
+            "A schedule of the outer optimizer, as of kr.schedules, does; "
+            "ModelCheckpoint replaces its best, unless it is told what that "
+            "was by `initial_value_threshold`.",
             ", ".join(names),
         )
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LOSS, SPEC, messages, meta_model
+from conftest import LOSS, SPEC, messages, meta_model, mlp
 from trained_model import CLASSES, support
 
 import keras_reptile as kr
@@ -85,6 +85,10 @@ ASKED = ONE._replace(query=ONE.support)
         ({"batches": ONE.batches - 1}, "`batches` must be from 0 to 11.*-1"),
         ({"support": labelled(1)}, "`support.y` must be from 0 to 2.*1 to 3"),
         ({"query": labelled(-9)}, "`query.y` must be from 0 to 2.*-9"),
+        (
+            {"query": ASKED.query._replace(x=ASKED.query.x * np.nan)},
+            "`query.x` must be finite",
+        ),
     ],
 )
 @pytest.mark.parametrize("steps", [1, 2])
@@ -155,6 +159,8 @@ def test_epochs_of_no_steps_are_refused(steps):
     "arguments, text",
     [
         ({"class_weight": {0: 2.0}}, "drawn anew.*class_weight"),
+        ({"sample_weight": np.ones(3)}, "no weights.*`sample_weight`"),
+        ({"validation_split": 0.2}, "held out whole.*`validation_split`"),
         (
             {"callbacks": [keras.callbacks.BackupAndRestore("not-made")]},
             "first ones again.*kr.MetaTrainer",
@@ -453,3 +459,30 @@ def test_nothing_is_asked_of_a_model_before_compile():
     assert not hasattr(model, "meta_step")
     with pytest.raises(ValueError, match="Wrap its `inner_model`"):
         kr.MetaModel(model)
+
+
+def test_arguments_in_the_order_of_keras_are_refused():
+    model = kr.MetaModel(mlp())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(ValueError, match="second argument.*inner optimizer"):
+        model.compile("adam", loss, ["accuracy"])
+    for name in ("loss", "metrics"):
+        with pytest.raises(ValueError, match=f"one output.*`{name}` as a dict"):
+            model.compile(**{"loss": loss, name: {"dense": "accuracy"}})
+
+
+def test_validation_on_what_is_trained_on_is_said(log):
+    def fit(validation_data):
+        log.clear()
+        model = meta_model()
+        model.fit(
+            CLASSES.episodes(SPEC),
+            steps_per_epoch=1,
+            validation_data=validation_data,
+            validation_steps=1,
+            verbose=0,
+        )
+        return "of the classes that are trained on" in messages(log)
+
+    assert fit(CLASSES.episodes(SPEC, seed=1))
+    assert not fit(CLASSES.subset([0, 1, 2]).episodes(SPEC))

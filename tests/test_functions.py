@@ -1,12 +1,16 @@
 """Tasks of a regression that a function of one's own draws."""
 
+import dataclasses
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import all_values, assert_same
+from conftest import all_values, assert_same, messages
 
 import keras_reptile as kr
+from keras_reptile.descriptions import code_of
 
 SPEC = kr.EpisodeSpec(ways=1, shots=6, queries=4, inner_steps=3)
 
@@ -108,6 +112,79 @@ def test_a_run_is_resumed_exactly(tmp_path):
 
     with pytest.raises(ValueError, match="'tasks drawn by' is other here"):
         run(4, tmp_path / "parts", kr.data.from_function(other))
+
+
+SCALES = np.arange(1.0, 5.0)
+calls = 0
+
+
+def scaled(x):
+    return SCALES[0] * x
+
+
+def measured(rng, count):
+    global calls
+    calls += 1
+    x = rng.uniform(-1, 1, (count, 1))
+    return x, scaled(x)
+
+
+def test_an_edited_function_is_another(monkeypatch):
+    """Of one name, as after an edit between two starts."""
+
+    def code():
+        stream = kr.data.from_function(measured).episodes(SPEC)
+        return stream.arguments["their code and data"]
+
+    before = code()
+    assert calls and code() == before
+    monkeypatch.setitem(globals(), "SCALES", SCALES + 1)
+    assert code() != before
+    monkeypatch.undo()
+    assert code() == before
+    monkeypatch.setitem(globals(), "scaled", lambda x: SCALES[0] + x)
+    assert code() != before
+
+
+@pytest.mark.parametrize(
+    "draw", [functools.partial(measured), np.random.Generator.normal, print]
+)
+def test_every_callable_has_some_code_or_none(draw):
+    assert isinstance(code_of(draw), list)
+
+
+def test_errors_of_nothing_are_no_best_ones(log):
+    model = meta_model(
+        inner_optimizer=keras.optimizers.SGD(1e9), metrics=["mae", "r2_score"]
+    )
+    spec = dataclasses.replace(SPEC, inner_steps=40)
+    stream = CURVES.episodes(spec, 2)
+    logs = model.evaluate(stream, steps=2, return_dict=True, verbose=0)
+    assert logs.pop("inner/nonfinite_tasks") == 4
+    assert len(logs) == 4 and np.isnan(list(logs.values())).all()
+    assert "The inner loops of 4 tasks" in messages(log)
+    history = model.fit(
+        stream,
+        steps_per_epoch=1,
+        validation_data=CURVES.episodes(spec, 2, seed=1),
+        validation_steps=1,
+        verbose=0,
+    ).history
+    assert np.isnan([history["mae"][0], history["val_mae"][0]]).all()
+
+
+def test_validation_on_the_tasks_of_training_is_said(log):
+    for seed in (0, 1):
+        log.clear()
+        meta_model().fit(
+            CURVES.episodes(SPEC, 2),
+            steps_per_epoch=1,
+            validation_data=CURVES.episodes(SPEC, 1, seed=seed),
+            validation_steps=1,
+            verbose=0,
+        )
+        said = "of the tasks that are trained on" in messages(log)
+        assert said == (seed == 0)
 
 
 @pytest.mark.parametrize(

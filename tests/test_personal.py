@@ -63,6 +63,10 @@ X, Y = TASK.support.x, TASK.support.y
         (X[:, :3], Y, {}, r"input shape \(4,\).*\(3,\)"),
         (X[..., None], Y, {}, r"input shape \(4,\).*\(4, 1\)"),
         (X * np.nan, Y, {}, "finite.*NaN"),
+        (X.astype(float) * 1e39, Y, {}, "finite as float32"),
+        (np.ma.masked_array(X, X > 0), Y, {}, "`x` must be.*without a mask"),
+        (X, np.ma.masked_array(Y, Y > 0), {}, "`y` must be.*without a mask"),
+        ((X * 10).astype("int16"), Y, {}, r"int16.*by `x.astype\('float32"),
         ((X * 10).astype("uint8"), Y, {}, "floats.*uint8.*/ 255"),
         (X, Y.astype("float32"), {}, "integer labels.*float32"),
         (X, Y + 1, {}, "from 0 to 2.*from 1 to 3"),
@@ -79,6 +83,17 @@ X, Y = TASK.support.x, TASK.support.y
 def test_adapt_refuses_what_does_not_suit(x, y, settings, text):
     with pytest.raises(ValueError, match=text):
         meta_model().adapt(x, y, **settings)
+
+
+def test_targets_that_an_int32_cannot_hold_are_refused():
+    model = kr.MetaModel(
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    )
+    model.compile(loss="mae", jit_compile=False)
+    for y in (np.int64([2**31]), np.uint32([2**31]), np.int64([-(2**40)])):
+        with pytest.raises(ValueError, match="what int32 can, or floats"):
+            model.adapt(X[:1], y, steps=1)
+    model.adapt(X[:1], np.int64([2**31 - 1]), steps=1)
 
 
 def test_labels_may_be_truth_values():

@@ -382,9 +382,13 @@ def test_a_history_of_ones_own_has_every_epoch_once(tmp_path):
 def test_callbacks_that_begin_anew_are_said(tmp_path, log):
     for resume in (False, True):
         early = keras.callbacks.EarlyStopping(monitor="loss")
+        best = keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", "loss", save_best_only=True
+        )
         trainer = {"checkpoint_dir": tmp_path, "resume": resume}
-        run(meta_model(), epochs=1 + resume, callbacks=[early], **trainer)
-        assert ("EarlyStopping begin anew" in messages(log)) == resume
+        run(meta_model(), epochs=1 + resume, callbacks=[early, best], **trainer)
+        said = "EarlyStopping, ModelCheckpoint begin anew" in messages(log)
+        assert said == resume
 
 
 def test_a_best_one_by_itself_is_not_replaced_by_a_worse_one(tmp_path):

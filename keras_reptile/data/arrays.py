@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_reptile.array_input import as_array, remedy_of_shape
-from keras_reptile.data.class_checks import check_unmasked
 from keras_reptile.data.classes import ClassDataset
 
 
@@ -28,8 +27,6 @@ def from_arrays(x: ArrayLike, y: ArrayLike) -> ClassDataset:
     train = kr.data.from_arrays(images, labels)
     ```
     """
-    for name, values in (("x", x), ("y", y)):
-        check_unmasked(name, values)
     x, y = as_array("x", x), as_array("y", y)
     if len(y) == 0:
         raise ValueError("Expected at least one example. Received: none.")
@@ -44,8 +41,9 @@ def from_arrays(x: ArrayLike, y: ArrayLike) -> ClassDataset:
         raise ValueError(
             "Labels must be integers or strings. Received: y of dtype "
             f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`; if "
-            "they are names, `y.astype(str)`. Targets of a regression make no "
-            "classes: give `fit` a dataset of kr.Task."
+            "they are names, `y.astype(str)`, once none is missing. Targets of "
+            "a regression make no classes: for them there is "
+            "`kr.data.from_function`."
         )
     labels, counts = np.unique(y, return_counts=True)
     order = np.argsort(y, kind="stable")

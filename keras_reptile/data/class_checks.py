@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_reptile.array_input import check_unmasked
+
 
 def checked_examples(x) -> np.ndarray:
     """Examples as they are kept: uint8 as given, floats as float32.
@@ -33,20 +35,6 @@ def checked_examples(x) -> np.ndarray:
             f"{bad.sum()} examples, the first at index {bad.argmax()}."
         )
     return x
-
-
-def check_unmasked(name: str, values) -> None:
-    """Refuses a masked array, of which what is masked would be data.
-
-    Raises:
-        ValueError: If something is masked.
-    """
-    if np.ma.is_masked(values):
-        raise ValueError(
-            f"`{name}` must be an array without a mask. Received: "
-            f"{np.ma.count_masked(values)} masked values of {values.size}. "
-            "Leave these examples out, or fill them in with `filled`."
-        )
 
 
 def checked_counts(counts, total: int) -> np.ndarray:

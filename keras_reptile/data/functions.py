@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from keras_reptile.array_input import check_unmasked
 from keras_reptile.data.streams import check_stream, task_stream
-from keras_reptile.descriptions import described
+from keras_reptile.descriptions import code_of, described
 from keras_reptile.episodes import (
     EpisodeSpec,
     Examples,
@@ -98,7 +99,10 @@ class DrawnTasks:
         """
         check_stream(spec, meta_batch_size, seed, start)
         _check_ways(spec)
-        of_data = {"tasks drawn by": described(self._function)}
+        of_data = {
+            "tasks drawn by": described(self._function),
+            "their code and data": code_of(self._function),
+        }
         like = self._examples(spec, seed, 0)
         again = self._examples(spec, seed, 0)
         if not all(map(np.array_equal, like, again)):
@@ -189,6 +193,7 @@ class DrawnTasks:
 
 
 def _checked(name, values, count):
+    check_unmasked(name, values)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or array.shape[:1] != (count,):
         raise ValueError(
