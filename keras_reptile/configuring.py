@@ -8,6 +8,7 @@ from keras_reptile import (
     compiling,
     distribution,
     keras_under_strategies,
+    personal,
     settings,
     task_running,
 )
@@ -126,6 +127,7 @@ class ConfiguresBothLoops:
                 self.distribute_strategy.num_replicas_in_sync,
             )
             self._take(given, execution, jit, learner, metrics)
+        personal.warn_unless_copied(self.inner_model)
 
     @property
     def learner(self) -> Learner:

@@ -4,6 +4,7 @@ import collections
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from keras_reptile import checks, meta_step
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
@@ -81,7 +82,7 @@ def _copied(model, x):
     try:
         if getattr(model, "inputs", None):
             # Layer by layer, which finds a user's layers without a registry.
-            copy = keras.models.clone_model(model)
+            copy = keras.models.clone_model(model, clone_function=_twin)
         else:
             copy = type(model).from_config(model.get_config())
         copy(x[:1])  # Which builds it, where it is not.
@@ -100,6 +101,34 @@ def _copied(model, x):
             "inside a nested model and outside of it is copied twice",
         )
     return copy
+
+
+def _twin(layer):
+    # Keras makes none of a function that it would have to take out of a file.
+    if isinstance(layer, keras.layers.Lambda) and not layer.variables:
+        return layer
+    return type(layer).from_config(layer.get_config())
+
+
+def warn_unless_copied(model) -> None:
+    """Says so where `adapt` will refuse a model, before it is trained.
+
+    Args:
+        model: A built model. One of layers is copied layer by layer, and not
+            asked about here.
+    """
+    if getattr(model, "inputs", None):
+        return
+    try:
+        model.get_config()
+    except Exception as error:  # A user's method raises anything.
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        logging.warning(
+            "`adapt` will not be able to copy the model %s, which has no "
+            "`get_config` that holds every argument. (%s)",
+            type(model).__name__,
+            reason,
+        )
 
 
 def _no_copy(model, reason):

@@ -323,8 +323,29 @@ def test_several_inputs_or_outputs_are_refused():
         kr.MetaModel(keras.Model(one, [dense(one), dense(one)]))
 
 
-def test_a_model_that_cannot_be_copied_cannot_be_adapted():
+def test_a_layer_of_a_function_is_copied():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Lambda(lambda x: 2.0 * x),
+            keras.layers.Dense(3),
+        ]
+    )
+    task = CLASSES.episode(SPEC)
+    x, y = task.support
+    personal = compiled(network).adapt(x, y, steps=3)
+    kernel, bias = personal.get_weights()
+    assert not np.array_equal(kernel, network.get_weights()[0])
+    np.testing.assert_allclose(
+        personal.predict(x, verbose=0), 2 * x.numpy() @ kernel + bias, 1e-5
+    )
+
+
+def test_a_model_that_cannot_be_copied_cannot_be_adapted(log):
+    compiled(built(Subclassed(ways=3)))
+    assert "able to copy" not in messages(log)
     model = compiled(built(Uncopied()))
+    assert "not be able to copy the model Uncopied" in messages(log)
     task = CLASSES.episode(SPEC)
     with pytest.raises(ValueError, match="Uncopied.*get_config"):
         model.adapt(task.support.x, task.support.y)
