@@ -41,6 +41,10 @@ def check_unmasked(name: str, values) -> None:
     Raises:
         ValueError: If something is masked.
     """
+    parts = values if isinstance(values, (list, tuple)) else ()
+    for part in parts:
+        if isinstance(part, np.ma.MaskedArray):
+            check_unmasked(name, part)
     if np.ma.is_masked(values):
         raise ValueError(
             f"`{name}` must be an array without a mask. Received: "

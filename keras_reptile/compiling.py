@@ -23,7 +23,7 @@ def check_kinds(inner_optimizer, loss, metrics) -> None:
             "compile(optimizer=..., inner_optimizer=..., loss=...)."
         )
     for name, value in (("loss", loss), ("metrics", metrics)):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and "class_name" not in value:
             raise ValueError(
                 f"The model has one output, and one loss. Received: `{name}` "
                 "as a dict by outputs. Give what is in it."

@@ -31,7 +31,7 @@ class ConfiguresBothLoops:
         optimizer: keras.optimizers.Optimizer | str | None = None,
         inner_optimizer: keras.optimizers.Optimizer | str | None = None,
         loss: keras.losses.Loss | str | Callable | None = None,
-        metrics: Sequence = (),
+        metrics: Sequence | keras.metrics.Metric | str | Callable | None = (),
         inner_reduction: str | None = None,
         inner_weight_decay: float = 1.0,
         jit_compile: bool | str = "auto",

@@ -15,7 +15,8 @@ _LEFT_OUT = {"name", "layers", "input_layers", "output_layers"}
 _LARGEST_WRITTEN = 1_000
 _DEPTH = 8
 # Of a module, what a function may have been written to draw from.
-_DATA = (bool, int, float, str, tuple, list, dict, np.ndarray, np.generic)
+# (Lists and dicts may be where it keeps what it has computed.)
+_DATA = (bool, int, float, str, tuple, np.ndarray, np.generic)
 
 
 def unwrapped(function):
@@ -80,15 +81,17 @@ def code_of(function) -> list:
         function: Any callable.
 
     Returns:
-        A checksum of what it, and the functions of its module that it calls,
-        were compiled to, which may be another under another Python; and
-        numbers, text and arrays of its module that they read, by name.
-        Nothing where there is no code to be seen.
+        A checksum of what it, and the plain functions of its module that it
+        calls by name, were compiled to, which may be another under another
+        Python; and numbers, text, tuples and arrays of its module that they
+        read, by name. Nothing where there is no code to be seen. What is
+        reached in other ways, as by tables or objects, is not looked at.
     """
-    function = getattr(unwrapped(function), "__func__", unwrapped(function))
-    if not hasattr(function, "__code__"):
+    function = inspect.unwrap(unwrapped(function))
+    function = getattr(function, "__func__", function)
+    if not inspect.isfunction(function):
         function = type(function).__call__
-    if not hasattr(function, "__code__"):
+    if not inspect.isfunction(function):
         return []
     codes, names, todo, read = [], set(), [function.__code__], {}
     while todo:
@@ -96,9 +99,11 @@ def code_of(function) -> list:
         _gather(todo.pop(), codes, new)
         for name in sorted((new - names) & set(function.__globals__)):
             value = function.__globals__[name]
-            if isinstance(value, _DATA):
+            if isinstance(value, _DATA) and not name.startswith("__"):
                 read[name] = plain(value)
-            elif getattr(value, "__globals__", None) is function.__globals__:
+            elif not inspect.isfunction(value):
+                continue
+            elif value.__globals__ is function.__globals__:
                 todo.append(value.__code__)
         names |= new
     return [zlib.crc32(repr(codes).encode()), read]

@@ -70,7 +70,8 @@ def checked_throughout(dataset, model, loss):
 
     A compiled program would take another row, or another class, for one that
     is not there. NaN in a support set needs no look: its task is left out, and
-    counted. In queries it would be in the metrics of all.
+    counted. In queries it would be in the metrics of all; in their targets it
+    is for the loss, which may leave it out.
 
     Args:
         dataset: Of tasks. A stream of `kr.data` is returned as it is.
@@ -90,11 +91,8 @@ def checked_throughout(dataset, model, loss):
             for name in ("support", "query"):
                 labels = getattr(task, name).y
                 within.append(_within(f"`{name}.y`", labels, width))
-        within += [
-            _finite(f"`query.{name}`", part)
-            for name, part in task.query._asdict().items()
-            if part.dtype.is_floating
-        ]
+        if task.query.x.dtype.is_floating:
+            within.append(_finite("`query.x`", task.query.x))
         with tf.control_dependencies(within):
             return tf.nest.map_structure(tf.identity, task)
 
@@ -119,7 +117,7 @@ def _within(name, numbers, end):
 
 def _finite(name, values):
     message = said(
-        f"Every element's {name} must be finite, as that of the first is. "
+        f"Of every element, {name} must be finite, as that of the first is. "
         "Received: NaN or infinity in a later one."
     )
     ok = tf.reduce_all(tf.math.is_finite(values))

@@ -228,17 +228,13 @@ def warn_of_same_tasks(x, validation_data) -> None:
         )
 
 
-def warn_of_failed(results: list | dict, names: list) -> None:
+def warn_of_failed(logs: dict) -> None:
     """Says so where inner loops failed, and are in no other figure.
 
     Args:
-        results: Of an evaluation, as Keras returns them.
-        names: Of the metrics, in their order.
+        logs: Of an evaluation, by name.
     """
-    if not isinstance(results, dict):
-        results = dict(zip(names, results))
-    failed = results.get("inner/nonfinite_tasks", 0)
-    if failed:
+    if failed := logs.get("inner/nonfinite_tasks", 0):
         logging.warning(
             "The inner loops of %d tasks of an evaluation ended in NaN or "
             "infinity; loss and metrics are of the others. Lower the learning "

@@ -27,7 +27,7 @@ class FitsEpisodes:
 
     @in_our_words()
     def fit(
-        self, x: tf.data.Dataset = None, y: None = None, **kwargs
+        self, x: tf.data.Dataset | None = None, y: None = None, **kwargs
     ) -> keras.callbacks.History:
         """Meta-trains; `keras.Model.fit` on a dataset of task batches.
 
@@ -140,7 +140,7 @@ class FitsEpisodes:
 
     @in_our_words()
     def evaluate(
-        self, x: tf.data.Dataset = None, y: None = None, **kwargs
+        self, x: tf.data.Dataset | None = None, y: None = None, **kwargs
     ) -> list | dict:
         """Adapts to every task of a dataset and reports loss and metrics.
 
@@ -163,16 +163,19 @@ class FitsEpisodes:
         """
         fit_checks.check_arguments(x, y, kwargs)
         if isinstance(x, tf.distribute.DistributedDataset):
-            return super().evaluate(x, **kwargs)  # Called and checked by `fit`.
+            return self._keras_evaluate(x, **kwargs)  # `fit` has checked it.
         self._check_tasks(x)
         if x.element_spec != self._evaluate_spec:
             self._evaluate_spec, self.test_function = x.element_spec, None
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
         )
-        results = super().evaluate(self._shared(x, kwargs, "steps"), **kwargs)
-        fit_warnings.warn_of_failed(results, [m.name for m in self.metrics])
-        return results
+        return self._keras_evaluate(self._shared(x, kwargs, "steps"), **kwargs)
+
+    def _keras_evaluate(self, x, return_dict=False, **kwargs):
+        logs = super().evaluate(x, return_dict=True, **kwargs)
+        fit_warnings.warn_of_failed(logs)
+        return logs if return_dict else self._flatten_metrics_in_order(logs)
 
     def check_layers_on(self, shape: tuple, dtype: object) -> None:
         """Refuses layers that `compile` refuses, once the data says more.

@@ -104,9 +104,16 @@ def _copied(model, x):
 
 
 def _twin(layer):
-    # Keras makes none of a function that it would have to take out of a file.
-    if isinstance(layer, keras.layers.Lambda) and not layer.variables:
-        return layer
+    # Keras makes none of a configuration, as one of a file might do harm.
+    if type(layer) is keras.layers.Lambda:
+        return keras.layers.Lambda(
+            layer.function,
+            layer._output_shape,
+            layer.mask,
+            layer.arguments,
+            name=layer.name,
+            dtype=layer.dtype_policy,
+        )
     return type(layer).from_config(layer.get_config())
 
 

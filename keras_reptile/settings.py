@@ -14,6 +14,7 @@ from keras_reptile.stateless import without_decay
 
 _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
+CODE = "code and data of what draws tasks"
 _UNDECAYED = "{}, not decayed"
 # Of a layer: what decides what weights of given shapes compute.
 _OF_COMPUTATION = {
@@ -23,7 +24,7 @@ _OF_COMPUTATION = {
 }
 # What checkpoints of before do not say, though it was as it is now.
 _NOT_ALWAYS_RECORDED = (
-    *(CHECKSUM, "points", "distinct"),
+    *(CHECKSUM, CODE, "points", "distinct"),
     _UNDECAYED.format("optimizer"),
 )
 

@@ -11,6 +11,7 @@ from conftest import all_values, assert_same, messages
 
 import keras_reptile as kr
 from keras_reptile.descriptions import code_of
+from keras_reptile.settings import CODE, check_same, of_stream
 
 SPEC = kr.EpisodeSpec(ways=1, shots=6, queries=4, inner_steps=3)
 
@@ -134,7 +135,7 @@ def test_an_edited_function_is_another(monkeypatch):
 
     def code():
         stream = kr.data.from_function(measured).episodes(SPEC)
-        return stream.arguments["their code and data"]
+        return stream.arguments[CODE]
 
     before = code()
     assert calls and code() == before
@@ -142,12 +143,50 @@ def test_an_edited_function_is_another(monkeypatch):
     assert code() != before
     monkeypatch.undo()
     assert code() == before
+    now = of_stream(kr.data.from_function(measured).episodes(SPEC))
     monkeypatch.setitem(globals(), "scaled", lambda x: SCALES[0] + x)
     assert code() != before
+    later = of_stream(kr.data.from_function(measured).episodes(SPEC))
+    with pytest.raises(ValueError, match="code and data of what draws tasks"):
+        check_same(later, now, "a.npz")
+    del now[CODE]  # As in checkpoints of before.
+    check_same(later, now, "a.npz")
+
+
+CACHE = {}
+
+
+def remembering(rng, count):
+    """What it keeps of itself, and where its file is, is no setting."""
+    assert __file__
+    if count not in CACHE:
+        CACHE[count] = np.linspace(-1, 1, count)[:, None]
+    return CACHE[count], rng.uniform() * CACHE[count]
+
+
+def test_what_a_function_keeps_is_no_setting():
+    before = code_of(remembering)
+    remembering(np.random.default_rng(0), 3)
+    assert CACHE and code_of(remembering) == before == [before[0], {}]
+
+
+class Compiled:
+    """As of a compiler of functions, which has code and no module."""
+
+    __code__ = measured.__code__
+
+    def __call__(self, rng, count):
+        return measured(rng, count)
 
 
 @pytest.mark.parametrize(
-    "draw", [functools.partial(measured), np.random.Generator.normal, print]
+    "draw",
+    [
+        functools.partial(measured),
+        np.random.Generator.normal,
+        print,
+        Compiled(),
+    ],
 )
 def test_every_callable_has_some_code_or_none(draw):
     assert isinstance(code_of(draw), list)
@@ -160,6 +199,7 @@ def test_errors_of_nothing_are_no_best_ones(log):
     spec = dataclasses.replace(SPEC, inner_steps=40)
     stream = CURVES.episodes(spec, 2)
     logs = model.evaluate(stream, steps=2, return_dict=True, verbose=0)
+    assert model.evaluate(stream, steps=2, verbose=0)[-1] == 4
     assert logs.pop("inner/nonfinite_tasks") == 4
     assert len(logs) == 4 and np.isnan(list(logs.values())).all()
     assert "The inner loops of 4 tasks" in messages(log)
@@ -322,3 +362,30 @@ def test_what_is_no_function_or_has_classes_is_refused():
             draw(spec)
     with pytest.raises(ValueError, match="`seed` must be"):
         CURVES.episodes(SPEC, seed=-1)
+
+
+class Several(keras.metrics.Metric):
+    """Keras logs what is in a dict by its own names, after all others."""
+
+    def __init__(self):
+        super().__init__(name="several")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.count.assign_add(1.0)
+
+    def result(self):
+        return {"z": self.count.value * tf.ones(2)}
+
+
+def test_a_metric_may_have_several_results(log):
+    model = meta_model(metrics=[Several()])
+    stream = CURVES.episodes(SPEC, 2)
+    logs = model.evaluate(stream, steps=2, return_dict=True, verbose=0)
+    np.testing.assert_array_equal(logs["z"], [4, 4])
+    assert len(model.evaluate(stream, steps=2, verbose=0)) == 4
+    assert "inner loops" not in messages(log)
+    model = meta_model(inner_optimizer=keras.optimizers.SGD(1e9))
+    spec = dataclasses.replace(SPEC, inner_steps=40, queries=0)
+    model.evaluate(CURVES.episodes(spec, 2), steps=1, verbose=0)
+    assert "The inner loops of 2 tasks" in messages(log)

@@ -333,7 +333,10 @@ def test_a_layer_of_a_function_is_copied():
     )
     task = CLASSES.episode(SPEC)
     x, y = task.support
-    personal = compiled(network).adapt(x, y, steps=3)
+    model = compiled(network)
+    personal = model.adapt(x, y, steps=3)
+    personal.trainable = False  # Which is not the model's own.
+    personal = model.adapt(x, y, steps=3)
     kernel, bias = personal.get_weights()
     assert not np.array_equal(kernel, network.get_weights()[0])
     np.testing.assert_allclose(

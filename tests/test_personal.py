@@ -65,6 +65,7 @@ X, Y = TASK.support.x, TASK.support.y
         (X * np.nan, Y, {}, "finite.*NaN"),
         (X.astype(float) * 1e39, Y, {}, "finite as float32"),
         (np.ma.masked_array(X, X > 0), Y, {}, "`x` must be.*without a mask"),
+        ([np.ma.masked_array(X[0], True), X[1]], Y[:2], {}, "without a mask"),
         (X, np.ma.masked_array(Y, Y > 0), {}, "`y` must be.*without a mask"),
         ((X * 10).astype("int16"), Y, {}, r"int16.*by `x.astype\('float32"),
         ((X * 10).astype("uint8"), Y, {}, "floats.*uint8.*/ 255"),

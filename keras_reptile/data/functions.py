@@ -17,6 +17,7 @@ from keras_reptile.episodes import (
     fold_in,
 )
 from keras_reptile.own_words import said
+from keras_reptile.settings import CODE
 
 _WORD = 2**32 - 1
 
@@ -101,7 +102,7 @@ class DrawnTasks:
         _check_ways(spec)
         of_data = {
             "tasks drawn by": described(self._function),
-            "their code and data": code_of(self._function),
+            CODE: code_of(self._function),
         }
         like = self._examples(spec, seed, 0)
         again = self._examples(spec, seed, 0)
