@@ -50,7 +50,7 @@ def read(path: str | os.PathLike | IO[bytes]) -> tuple[dict, dict]:
     Raises:
         DamagedCheckpoint: If the file is truncated or changed.
         OSError: If it cannot be read.
-        ValueError: If it is a folder.
+        ValueError: If it is a folder, or a model as `.keras`.
     """
     # First of all: a disk that fails is no damage of the file.
     if hasattr(path, "read"):
@@ -59,6 +59,11 @@ def read(path: str | os.PathLike | IO[bytes]) -> tuple[dict, dict]:
         raise ValueError(
             f"Expected a checkpoint. Received: {path}, a folder. The newest in "
             "it is `kr.checkpoints.latest(folder, model)`."
+        )
+    elif str(path).endswith(".keras"):
+        raise ValueError(
+            f"Expected a checkpoint, an `.npz`. Received: {path}, which holds "
+            "a whole model: `keras.models.load_model` reads it."
         )
     else:
         content = pathlib.Path(path).read_bytes()

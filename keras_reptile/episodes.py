@@ -18,11 +18,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_reptile.integers import check_integer
-
-_PHILOX = tf.random.Algorithm.PHILOX.value
+from keras_reptile.random_keys import distinct, key_of
 
 # Streams of random numbers of one episode, kept apart.
-_CLASSES, _EXAMPLES, _BATCHES = range(3)
+_CLASSES, _EXAMPLES, _BATCHES, _GROUP = range(4)
 
 
 class Examples(NamedTuple):
@@ -120,6 +119,30 @@ class EpisodeSpec:
         """Examples in one inner batch."""
         return self.inner_batch_size or self.support_size
 
+    def batches(self, number: int | tf.Tensor, seed: int = 0) -> tf.Tensor:
+        """Which rows of the support set each inner step takes.
+
+        For tasks of one's own; those of `kr.data` have theirs.
+
+        Args:
+            number: Of the task in its stream.
+            seed: An integer that names the stream.
+
+        Returns:
+            int32 of shape `(inner_steps, inner_batch_size)`.
+
+        Example:
+
+        ```python
+        task = kr.Task(
+            support=kr.Examples(x, y),  # `spec.support_size` of them.
+            query=kr.Examples(x_query, y_query),
+            batches=spec.batches(number),
+        )
+        ```
+        """
+        return draw_batches(self, key_of(seed, number))
+
 
 def _too_large_a_batch(spec):
     if spec.replacement:
@@ -154,7 +177,9 @@ class EpisodeIndices(NamedTuple):
     batches: tf.Tensor  # int32 (inner_steps, inner_batch_size)
 
 
-def draw_indices(counts, spec: EpisodeSpec, seed, episode) -> EpisodeIndices:
+def draw_indices(
+    counts, spec: EpisodeSpec, seed, episode, groups=None, in_order=False
+) -> EpisodeIndices:
     """Draws one episode; a pure function of its arguments.
 
     Args:
@@ -162,17 +187,25 @@ def draw_indices(counts, spec: EpisodeSpec, seed, episode) -> EpisodeIndices:
         spec: The episode's shape.
         seed: An integer that names the stream.
         episode: The number of the episode in the stream.
+        groups: int32 of shape `(num_classes,)`, the group of each class, from
+            0 without gaps; the classes are then of one group. `None` draws
+            from all.
+        in_order: Whether the classes come in the order of their indices.
 
     Returns:
         `EpisodeIndices`. The first `shots` columns of `examples` are the
         support, the others the query.
     """
     counts = tf.convert_to_tensor(counts, tf.int32)
-    key = fold_in(fold_in(tf.zeros(2, tf.int64), seed), episode)
-    classes = _distinct(key, _CLASSES, (1, counts.shape[0]), spec.ways)[0]
+    key = key_of(seed, episode)
+    allowed = None if groups is None else _of_one_group(key, groups)
+    shape = (1, counts.shape[0])
+    classes = distinct(key, _CLASSES, shape, spec.ways, allowed)[0]
+    if in_order:
+        classes = tf.sort(classes)
     counts = tf.gather(counts, classes)
     width = tf.reduce_max(counts)
-    examples = _distinct(
+    examples = distinct(
         key,
         _EXAMPLES,
         (spec.ways, width),
@@ -180,6 +213,13 @@ def draw_indices(counts, spec: EpisodeSpec, seed, episode) -> EpisodeIndices:
         tf.sequence_mask(counts, width),
     )
     return EpisodeIndices(classes, examples, draw_batches(spec, key))
+
+
+def _of_one_group(key, groups):
+    """Which classes are of the group that is drawn, shape `(1, classes)`."""
+    number = int(groups.max()) + 1
+    group = distinct(key, _GROUP, (1, number), 1)[0]
+    return tf.equal(groups, group)[tf.newaxis]
 
 
 def draw_batches(spec: EpisodeSpec, key) -> tf.Tensor:
@@ -194,44 +234,8 @@ def draw_batches(spec: EpisodeSpec, key) -> tf.Tensor:
     """
     steps, size, rows = spec.inner_steps, spec.batch_size, spec.support_size
     if spec.replacement:
-        return _distinct(key, _BATCHES, (steps, rows), size)
+        return distinct(key, _BATCHES, (steps, rows), size)
     epochs = -(-steps * size // rows)
-    stream = _distinct(key, _BATCHES, (epochs, rows), rows)
+    stream = distinct(key, _BATCHES, (epochs, rows), rows)
     stream = tf.reshape(stream, [-1])[: steps * size]
     return tf.reshape(stream, (steps, size))
-
-
-def fold_in(key, number) -> tf.Tensor:
-    """Derives a new key from a key and a number, both of int64.
-
-    The keys of `tf.random.fold_in(key, number, alg="philox")`.
-    """
-    integer = random_integers(key, [], tf.int64)
-    return tf.stack([integer, tf.cast(number, tf.int64)])
-
-
-def random_integers(key, shape, dtype) -> tf.Tensor:
-    """Integers of all values of `dtype`, a function of the key alone.
-
-    Those of `tf.random.stateless_uniform(alg="philox")`, which makes fifty
-    operations of each draw; a third of a second before each `fit`. For where
-    episodes are drawn, on a processor: elsewhere an algorithm of the device's
-    own takes the key apart.
-    """
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key)
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=dtype
-    )
-
-
-def _distinct(key, stream, shape, number, allowed=None):
-    """`number` distinct column indices of each row, in random order.
-
-    The columns of the largest random integers: 32 bits, so two are equal in
-    one of four billion pairs, and then the first comes first.
-    """
-    integers = random_integers(fold_in(key, stream), shape, tf.int32)
-    if allowed is not None:
-        integers = tf.where(allowed, integers, tf.int32.min)
-    indices = tf.math.top_k(integers, number).indices
-    return tf.ensure_shape(indices, (shape[0], number))

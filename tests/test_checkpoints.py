@@ -215,6 +215,13 @@ def test_a_folder_is_no_checkpoint(tmp_path):
         checkpoints.restore(tmp_path, meta_model())
 
 
+def test_a_saved_model_is_no_checkpoint(tmp_path):
+    model, path = meta_model(), tmp_path / "model.keras"
+    model.save(path)
+    with pytest.raises(ValueError, match=r"an `.npz`.*model.keras.*load_model"):
+        checkpoints.restore(path, model)
+
+
 def test_a_failed_write_leaves_the_file_before(tmp_path):
     from keras_reptile.files import atomic_write
 

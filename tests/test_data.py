@@ -290,6 +290,28 @@ def test_other_splits_of_omniglot(omniglot_cache):
         kr.data.omniglot(TFDS, split="test")
 
 
+@needs_omniglot
+def test_alphabets_are_groups(omniglot_cache):
+    splits = kr.data.omniglot(
+        TFDS, split="tfds", rotations=False, cache_dir=omniglot_cache
+    )
+    alphabet = np.array([name.split("/")[0] for name in splits.test.names])
+    data = kr.data.from_groups(
+        {name: splits.test.subset(alphabet == name) for name in set(alphabet)}
+    )
+    assert data.num_groups == 20  # Which have 20 characters at least.
+    spec = kr.EpisodeSpec(ways=20, shots=1)
+    for tasks in data.episodes(spec).take(3):
+        drawn = tasks.support.x[0].numpy()
+        found = [
+            all(
+                (data.group(g).x / 255 == x).all((1, 2, 3)).any() for x in drawn
+            )
+            for g in range(20)
+        ]
+        assert sum(found) == 1
+
+
 def test_streams_are_made_once_and_copies_have_their_own():
     classes = kr.data.scribbles(6, seed=0)
     spec = kr.EpisodeSpec(ways=3, shots=1)

@@ -7,6 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from conftest import LOSS
 
 import keras_reptile as kr
 
@@ -111,10 +112,31 @@ def test_coefficients_of_the_expansion_are_the_papers():
             assert [round(c0), round(c1)] == entry["paper"]
 
 
-def test_the_regression_of_the_readme_runs():
+def block_of_the_readme(word):
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    (code,) = [block for block in blocks if "from_function" in block]
+    (code,) = [block for block in blocks if word in block]
+    return code
+
+
+def test_the_groups_of_the_readme_run():
+    person = np.repeat(np.arange(100), 8)
+    letter = np.tile(list("abaabbab"), 100)
+    x = np.random.default_rng(0).normal(size=(800, 2))
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model = kr.MetaModel(network)
+    model.compile(loss=LOSS, jit_compile=False)
+    names = {"kr": kr, "x": x, "person": person, "letter": letter}
+    names["model"] = model
+    code = block_of_the_readme("from_groups")
+    exec(code.replace("1_000", "3"), names)
+    assert model.meta_step == 3
+    assert names["people"].labels == ["a", "b"]
+    assert names["validation"].groups == list(range(80, 100))
+
+
+def test_the_regression_of_the_readme_runs():
+    code = block_of_the_readme("from_function")
     network = keras.Sequential(
         [
             keras.Input((1,)),

@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import blobs
 
 import keras_reptile as kr
-from keras_reptile import episodes
+from keras_reptile import random_keys
 from keras_reptile.episodes import draw_batches, draw_indices
 
 draw_quickly = tf.function(draw_indices, autograph=False)
@@ -173,13 +173,13 @@ def test_support_and_query_are_disjoint_and_labelled():
 def test_integers_are_those_of_tensorflows_own_function(key):
     key = tf.constant(key, tf.int64)
     np.testing.assert_array_equal(
-        episodes.random_integers(key, (3, 4), tf.int32),
+        random_keys.random_integers(key, (3, 4), tf.int32),
         tf.random.stateless_uniform(
             (3, 4), key, None, None, dtype=tf.int32, alg="philox"
         ),
     )
     np.testing.assert_array_equal(
-        episodes.fold_in(key, 9),
+        random_keys.fold_in(key, 9),
         tf.random.fold_in(key, tf.constant(9, tf.int64), alg="philox"),
     )
 
@@ -204,3 +204,13 @@ def test_a_stream_beyond_all_numbers_is_refused():
     shape = spec(ways=3, shots=2, queries=1, inner_batch_size=2)
     with pytest.raises(ValueError, match="63 bits.*another `seed`"):
         blobs().episodes(shape, 5, start=2**61)
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_a_spec_draws_the_batches_of_its_own_streams(replacement):
+    shape = spec(replacement=replacement)
+    task = blobs(examples=9).episode(shape, 7, seed=3)
+    np.testing.assert_array_equal(task.batches, shape.batches(7, seed=3))
+    assert (shape.batches(8, seed=3) != task.batches).numpy().any()
+    numbers = tf.data.Dataset.range(8).map(shape.batches)
+    np.testing.assert_array_equal(list(numbers)[7], shape.batches(7))

@@ -16,6 +16,7 @@ ORDER = [
         "layer_scopes",
         "lowered_norm",
         "model_call",
+        "random_keys",
     },
     {
         "callback_checks",

@@ -77,35 +77,39 @@ def checked_names(names, number: int) -> list:
     return names
 
 
-def checked_indices(indices, num_classes: int) -> np.ndarray:
-    """Indices of some classes.
+def checked_indices(
+    indices, number: int, of: str = "class", names: str = "names"
+) -> np.ndarray:
+    """Indices of some classes, or groups of classes.
 
     Args:
         indices: Integers, or a boolean for each class.
-        num_classes: How many there are to choose from.
+        number: How many there are to choose from.
+        of: What they are.
+        names: The attribute that has their names.
 
     Raises:
         ValueError: If there are none, one is out of range or comes twice.
     """
     indices = np.asarray(indices)
-    if indices.dtype == bool and indices.shape == (num_classes,):
+    if indices.dtype == bool and indices.shape == (number,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
         raise ValueError(
-            "`indices` must be integers, or a boolean for each of "
-            f"{num_classes} classes. Received: {indices.dtype} of shape "
-            f"{indices.shape}. A name's is `classes.names.index(name)`."
+            f"`indices` must be integers, or a boolean for each {of} of "
+            f"{number}. Received: {indices.dtype} of shape "
+            f"{indices.shape}. A name's is `{names}.index(name)`."
         )
     if not len(indices):
-        raise ValueError("Expected at least one class. Received: none.")
-    if not (0 <= indices.min() and indices.max() < num_classes):
+        raise ValueError(f"Expected at least one {of}. Received: none.")
+    if not (0 <= indices.min() and indices.max() < number):
         raise ValueError(
-            f"`indices` must be from 0 to {num_classes - 1}. Received: "
+            f"`indices` must be from 0 to {number - 1}. Received: "
             f"{indices.min()} to {indices.max()}."
         )
     if len(np.unique(indices)) < len(indices):
         raise ValueError(
-            "Expected each class once, as an episode would have it under two "
-            f"labels otherwise. Received: {indices.tolist()}."
+            f"Expected each {of} once, as it would be drawn more often than "
+            f"others, or under two labels. Received: {indices.tolist()}."
         )
     return indices

@@ -23,7 +23,8 @@ from keras_reptile.data.class_checks import (
     checked_indices,
     checked_names,
 )
-from keras_reptile.data.streams import check_stream, task_stream
+from keras_reptile.data.source import EpisodeSource
+from keras_reptile.data.streams import task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
 from keras_reptile.settings import CHECKSUM
 
@@ -31,7 +32,7 @@ from keras_reptile.settings import CHECKSUM
 _STREAMS = 8
 
 
-class ClassDataset:
+class ClassDataset(EpisodeSource):
     """Examples grouped by class, in memory.
 
     Args:
@@ -118,38 +119,6 @@ class ClassDataset:
             [self.names[i] for i in indices],
         )
 
-    def episodes(
-        self,
-        spec: EpisodeSpec,
-        meta_batch_size: int = 1,
-        seed: int = 0,
-        start: int = 0,
-    ) -> tf.data.Dataset:
-        """An endless stream of task batches, to be given to `fit`.
-
-        Episode `n` of a seed is always the same one, whatever the meta-batch
-        size, and a stream starts anywhere at no cost.
-
-        Args:
-            spec: The shape of an episode.
-            meta_batch_size: Tasks per element, so per meta-step.
-            seed: An integer of at least 0 that names the stream.
-            start: Meta-steps to leave out at the beginning.
-
-        Returns:
-            A `tf.data.Dataset` of `Task`s with a leading task axis. It
-            carries `spec`, and `starting_at(meta_step)`, counted from
-            `start`, by which `fit` goes on where the model stands.
-
-        Raises:
-            ValueError: If there are fewer classes than ways, a class has
-                fewer examples than an episode takes, or a number is out of
-                range.
-        """
-        check_stream(spec, meta_batch_size, seed, start)
-        self.check(spec)
-        return self.stream(spec, meta_batch_size, seed, start)
-
     def stream(
         self, spec: EpisodeSpec, meta_batch_size: int, seed: int, start: int = 0
     ) -> tf.data.Dataset:
@@ -183,26 +152,6 @@ class ClassDataset:
                     self._streams.pop(next(iter(self._streams)))
         return made
 
-    def episode(
-        self, spec: EpisodeSpec, number: int = 0, seed: int = 0
-    ) -> Task:
-        """One episode of a stream.
-
-        Args:
-            spec: The shape of an episode.
-            number: Of the episode in the stream, from 0.
-            seed: Of the stream.
-
-        Returns:
-            A `Task`, without an axis of tasks.
-
-        Raises:
-            ValueError: As `episodes`.
-        """
-        check_stream(spec, 1, seed, number)
-        self.check(spec)
-        return self._draw(spec, seed, number)
-
     def check(self, spec: EpisodeSpec) -> None:
         """Refuses episodes that these classes cannot give.
 
@@ -210,7 +159,8 @@ class ClassDataset:
             spec: The shape of an episode.
 
         Raises:
-            ValueError: As `episodes` says.
+            ValueError: If there are fewer classes than ways, or a class has
+                fewer examples than an episode takes.
         """
         if spec.ways > self.num_classes:
             raise ValueError(
@@ -219,6 +169,9 @@ class ClassDataset:
                 "classes. Lower `ways`, or check that the right split was "
                 "passed."
             )
+        self._check_examples(spec, "with `subset`")
+
+    def _check_examples(self, spec, how):
         fewest = int(self.counts.argmin())
         if spec.shots + spec.queries > self.counts[fewest]:
             raise ValueError(
@@ -226,19 +179,22 @@ class ClassDataset:
                 f"Received: shots={spec.shots}, queries={spec.queries}, but "
                 f"class '{self.names[fewest]}' has {self.counts[fewest]} "
                 "examples. Lower one of them, or leave out small classes "
-                "with `subset`."
+                f"{how}."
             )
 
     def _draw(self, spec, seed, episode):
         if self._tensor is None:
             with tf.init_scope(), tf.device("CPU:0"):
                 self._tensor = tf.constant(self.x)
-        drawn = draw_indices(self.counts, spec, seed, episode)
+        drawn = self._draw_indices(spec, seed, episode)
         first = np.cumsum(self.counts) - self.counts
         rows = tf.gather(first.astype(np.int32), drawn.classes)
         rows = rows[:, tf.newaxis] + drawn.examples
         support, query = tf.split(rows, [spec.shots, spec.queries], 1)
         return Task(self._take(support), self._take(query), drawn.batches)
+
+    def _draw_indices(self, spec, seed, episode):
+        return draw_indices(self.counts, spec, seed, episode)
 
     def _take(self, rows):
         ways, each = rows.shape

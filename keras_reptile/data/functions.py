@@ -7,16 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reptile.array_input import check_unmasked
-from keras_reptile.data.streams import check_stream, task_stream
+from keras_reptile.data.source import EpisodeSource
+from keras_reptile.data.streams import task_stream
 from keras_reptile.descriptions import code_of, described
-from keras_reptile.episodes import (
-    EpisodeSpec,
-    Examples,
-    Task,
-    draw_batches,
-    fold_in,
-)
+from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.own_words import said
+from keras_reptile.random_keys import key_of
 from keras_reptile.settings import CODE
 
 _WORD = 2**32 - 1
@@ -54,7 +50,7 @@ def from_function(draw: Callable) -> "DrawnTasks":
     return DrawnTasks(draw)
 
 
-class DrawnTasks:
+class DrawnTasks(EpisodeSource):
     """What `from_function` returns.
 
     Args:
@@ -73,33 +69,41 @@ class DrawnTasks:
         self._function = draw
         self._one_at_a_time = threading.Lock()
 
-    def episodes(
-        self,
-        spec: EpisodeSpec,
-        meta_batch_size: int = 1,
-        seed: int = 0,
-        start: int = 0,
-    ) -> tf.data.Dataset:
-        """An endless stream of task batches, as `ClassDataset.episodes`.
+    def check(self, spec: EpisodeSpec) -> None:
+        """Refuses episodes of classes.
 
         Args:
-            spec: The shape of an episode; `ways` must be 1, as there are no
-                classes, and `shots` and `queries` are its points.
+            spec: The shape of an episode; `shots` and `queries` are points.
+
+        Raises:
+            ValueError: If `ways` is not 1.
+        """
+        if spec.ways != 1:
+            raise ValueError(
+                "A task that a function draws has no classes, and `ways=1`. "
+                f"Received: ways={spec.ways}. For classes there is "
+                "`kr.data.from_arrays`."
+            )
+
+    def stream(
+        self, spec: EpisodeSpec, meta_batch_size: int, seed: int, start: int = 0
+    ) -> tf.data.Dataset:
+        """What `episodes` returns; the first task is drawn here, twice.
+
+        Args:
+            spec: The shape of an episode.
             meta_batch_size: Tasks per element, so per meta-step.
-            seed: An integer of at least 0 that names the stream. Tasks of
-                another seed are others.
+            seed: An integer that names the stream. Tasks of another seed are
+                others.
             start: Meta-steps to leave out at the beginning.
 
         Returns:
             A `tf.data.Dataset` of `Task`s with a leading task axis.
 
         Raises:
-            ValueError: If a number is out of range, or what the function
-                returns for the first task is no examples, or others when it
-                is asked again.
+            ValueError: If what the function returns for the first task is no
+                examples, or others when it is asked again.
         """
-        check_stream(spec, meta_batch_size, seed, start)
-        _check_ways(spec)
         of_data = {
             "tasks drawn by": described(self._function),
             CODE: code_of(self._function),
@@ -118,24 +122,7 @@ class DrawnTasks:
 
         return task_stream(draw, spec, meta_batch_size, seed, start, 1, of_data)
 
-    def episode(
-        self, spec: EpisodeSpec, number: int = 0, seed: int = 0
-    ) -> Task:
-        """One episode of a stream.
-
-        Args:
-            spec: The shape of an episode.
-            number: Of the episode in the stream, from 0.
-            seed: Of the stream.
-
-        Returns:
-            A `Task`, without an axis of tasks.
-
-        Raises:
-            ValueError: As `episodes`.
-        """
-        check_stream(spec, 1, seed, number)
-        _check_ways(spec)
+    def _draw(self, spec, seed, number):
         like = self._examples(spec, seed, number)
         return self._task(spec, seed, number, like)
 
@@ -147,7 +134,7 @@ class DrawnTasks:
         )
         x, y = (tf.ensure_shape(v, w.shape) for v, w in zip((x, y), like))
         shots = spec.shots
-        key = fold_in(fold_in(tf.zeros(2, tf.int64), seed), episode)
+        key = key_of(seed, episode)
         return Task(
             Examples(x[:shots], y[:shots]),
             Examples(x[shots:], y[shots:]),
@@ -210,12 +197,3 @@ def _checked(name, values, count):
             f"NaN or infinity in `{name}`."
         )
     return array
-
-
-def _check_ways(spec):
-    if spec.ways != 1:
-        raise ValueError(
-            "A task that a function draws has no classes, and `ways=1`. "
-            f"Received: ways={spec.ways}. For classes there is "
-            "`kr.data.from_arrays`."
-        )

@@ -13,21 +13,17 @@ import math
 
 import tensorflow as tf
 
-from keras_reptile.data.streams import check_stream, task_stream
-from keras_reptile.episodes import (
-    EpisodeSpec,
-    Examples,
-    Task,
-    draw_batches,
-    fold_in,
-)
+from keras_reptile.data.source import EpisodeSource
+from keras_reptile.data.streams import task_stream
+from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.integers import check_integer
+from keras_reptile.random_keys import fold_in, key_of
 
 # Streams of random numbers of one wave; 2 is that of its inner batches.
 _WAVE, _SUPPORT, _QUERY = 3, 4, 5
 
 
-class SineWaves:
+class SineWaves(EpisodeSource):
     """Tasks `y = a sin(x + b)`, `a ~ U[0.1, 5]`, `b ~ U[0, 2 pi]`.
 
     `x` are points of a grid over [-5, 5]. The `shots` of an `EpisodeSpec` are
@@ -48,57 +44,15 @@ class SineWaves:
         self.points = int(points)
         self.distinct = distinct
 
-    def episodes(
-        self,
-        spec: EpisodeSpec,
-        meta_batch_size: int = 1,
-        seed: int = 0,
-        start: int = 0,
-    ) -> tf.data.Dataset:
-        """An endless stream of task batches, as `ClassDataset.episodes`.
-
-        Args:
-            spec: The shape of an episode; `ways` must be 1.
-            meta_batch_size: Tasks per element, so per meta-step.
-            seed: An integer of at least 0 that names the stream.
-            start: Meta-steps to leave out at the beginning.
-
-        Returns:
-            A `tf.data.Dataset` of `Task`s, whose `x` and `y` are float32 of
-            shape `(tasks, n, 1)`.
-
-        Raises:
-            ValueError: If a number is out of range, or the grid has fewer
-                points than are asked for.
-        """
-        check_stream(spec, meta_batch_size, seed, start)
-        self._check(spec)
-        of_data = {"points": self.points, "distinct": bool(self.distinct)}
-        return task_stream(
-            self._draw, spec, meta_batch_size, seed, start, 1, of_data
-        )
-
-    def episode(
-        self, spec: EpisodeSpec, number: int = 0, seed: int = 0
-    ) -> Task:
-        """One episode of a stream.
+    def check(self, spec: EpisodeSpec) -> None:
+        """Refuses episodes of classes, or of more points than the grid has.
 
         Args:
             spec: The shape of an episode.
-            number: Of the episode in the stream, from 0.
-            seed: Of the stream.
-
-        Returns:
-            A `Task`, without an axis of tasks.
 
         Raises:
-            ValueError: As `episodes`.
+            ValueError: If `ways` is not 1, or there are not as many points.
         """
-        check_stream(spec, 1, seed, number)
-        self._check(spec)
-        return self._draw(spec, seed, number)
-
-    def _check(self, spec):
         most = max(spec.shots if self.distinct else 0, spec.queries)
         if spec.ways != 1 or most > self.points:
             raise ValueError(
@@ -108,8 +62,28 @@ class SineWaves:
                 f"a grid of {self.points} points."
             )
 
+    def stream(
+        self, spec: EpisodeSpec, meta_batch_size: int, seed: int, start: int = 0
+    ) -> tf.data.Dataset:
+        """`episodes` without the checks.
+
+        Args:
+            spec: The shape of an episode.
+            meta_batch_size: Tasks per element, so per meta-step.
+            seed: An integer that names the stream.
+            start: Meta-steps to leave out at the beginning.
+
+        Returns:
+            A `tf.data.Dataset` of `Task`s, whose `x` and `y` are float32 of
+            shape `(tasks, n, 1)`.
+        """
+        of_data = {"points": self.points, "distinct": bool(self.distinct)}
+        return task_stream(
+            self._draw, spec, meta_batch_size, seed, start, 1, of_data
+        )
+
     def _draw(self, spec, seed, episode):
-        key = fold_in(fold_in(tf.zeros(2, tf.int64), seed), episode)
+        key = key_of(seed, episode)
         a, b = tf.unstack(_uniform(fold_in(key, _WAVE), 2))
         a, b = 0.1 + 4.9 * a, 2 * math.pi * b
         support = self._chosen(key, _SUPPORT, spec.shots, self.distinct)

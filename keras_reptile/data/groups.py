@@ -1,0 +1,214 @@
+"""Classes in groups: one person's letters, one machine's conditions.
+
+An episode takes its classes from one group, so that what is learned is to
+adapt to a new group, and groups are held out whole.
+"""
+
+import functools
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_reptile.data.class_checks import checked_indices
+from keras_reptile.data.classes import ClassDataset
+from keras_reptile.episodes import EpisodeSpec, draw_indices
+
+
+def from_groups(
+    groups: Mapping[str, ClassDataset], fixed_labels: bool = False
+) -> "GroupedClasses":
+    """Classes of which an episode takes those of one group only.
+
+    Args:
+        groups: The classes of each group, by its name.
+        fixed_labels: Whether a class has the same label in all groups, as
+            the letter a has in everybody's handwriting. All groups then have
+            classes of the same names, all of them are in every episode
+            (`ways` is their number), and their labels are in the order of
+            `labels`. Otherwise labels are in the order drawn, as ever.
+
+    Returns:
+        `GroupedClasses`, with a copy of the examples.
+
+    Raises:
+        ValueError: If there are no groups, they hold examples of different
+            shapes or dtypes, or, with `fixed_labels`, other classes.
+
+    Example:
+
+    ```python
+    writers = kr.data.from_groups(
+        {
+            name: kr.data.from_arrays(x[writer == name], y[writer == name])
+            for name in np.unique(writer)
+        },
+        fixed_labels=True,
+    )
+    train, test = writers.subset(range(80)), writers.subset(range(80, 100))
+    ```
+    """
+    return GroupedClasses(groups, fixed_labels)
+
+
+class GroupedClasses(ClassDataset):
+    """What `from_groups` returns: classes whose episodes are of one group.
+
+    A group is drawn for each episode, all alike, and then its classes, whose
+    names are `<group>/<class>`.
+
+    Args:
+        groups: As `from_groups` has it.
+        fixed_labels: Likewise.
+
+    Raises:
+        ValueError: Likewise.
+    """
+
+    def __init__(
+        self, groups: Mapping[str, ClassDataset], fixed_labels: bool = False
+    ):
+        _check_groups(groups)
+        if fixed_labels:
+            _check_labels(groups)
+        self.groups = list(groups)
+        self.fixed_labels = bool(fixed_labels)
+        parts = groups.values()
+        super().__init__(
+            np.concatenate([part.x for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            [
+                f"{g}/{name}"
+                for g, part in groups.items()
+                for name in part.names
+            ],
+        )
+        sizes = [part.num_classes for part in parts]
+        self._group_of = np.repeat(np.arange(len(sizes), dtype="int32"), sizes)
+        self._names = [list(part.names) for part in parts]
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups."""
+        return len(self.groups)
+
+    @property
+    def labels(self) -> list | None:
+        """Names of the classes by label; `None` where labels are not fixed."""
+        return list(self._names[0]) if self.fixed_labels else None
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """Of examples, classes and groups."""
+        checksum = zlib.crc32(self._group_of, super().checksum)
+        return zlib.crc32(bytes([self.fixed_labels]), checksum)
+
+    def __repr__(self):
+        return (
+            f"GroupedClasses({self.num_groups} groups, {self.num_classes} "
+            f"classes, {len(self.x)} examples of shape {self.example_shape})"
+        )
+
+    def group(self, index: int) -> ClassDataset:
+        """The classes of one group; uint8 is not copied.
+
+        Args:
+            index: Of the group, from 0.
+
+        Returns:
+            A `ClassDataset`, its classes named without the group's name.
+        """
+        of_group = self._group_of == index
+        first = self.counts[self._group_of < index].sum()
+        counts = self.counts[of_group]
+        x = self.x[first : first + counts.sum()]
+        return ClassDataset(x, counts, self._names[index])
+
+    def subset(self, indices: ArrayLike) -> "GroupedClasses":
+        """The groups of the given indices, in the given order.
+
+        Args:
+            indices: Integers, or a boolean for each group.
+
+        Returns:
+            `GroupedClasses` of their own, with a copy of the examples.
+
+        Raises:
+            ValueError: If there are none, one is out of range or comes
+                twice.
+        """
+        indices = checked_indices(indices, self.num_groups, "group", "groups")
+        return GroupedClasses(
+            {self.groups[i]: self.group(i) for i in indices}, self.fixed_labels
+        )
+
+    def check(self, spec: EpisodeSpec) -> None:
+        """Refuses episodes that a group cannot give.
+
+        Args:
+            spec: The shape of an episode.
+
+        Raises:
+            ValueError: If a group has fewer classes than ways (or, with
+                `fixed_labels`, more), or a class has fewer examples than an
+                episode takes.
+        """
+        sizes = np.bincount(self._group_of)
+        fewest = int(sizes.argmin())
+        if self.fixed_labels and spec.ways != sizes[0]:
+            raise ValueError(
+                "With fixed labels an episode has all classes of a group. "
+                f"Received: ways={spec.ways}, where groups have {sizes[0]}."
+            )
+        if spec.ways > sizes[fewest]:
+            raise ValueError(
+                "An episode needs `ways` distinct classes of one group. "
+                f"Received: ways={spec.ways}, but group "
+                f"'{self.groups[fewest]}' has {sizes[fewest]}. Lower `ways`, "
+                "or leave out small groups with `subset`."
+            )
+        self._check_examples(spec, "with `subset` before they are grouped")
+
+    def _draw_indices(self, spec, seed, episode):
+        groups, in_order = self._group_of, self.fixed_labels
+        return draw_indices(self.counts, spec, seed, episode, groups, in_order)
+
+
+def _check_groups(groups):
+    example = "{name: kr.data.from_arrays(x, y)}"
+    if not isinstance(groups, Mapping) or not groups:
+        raise ValueError(
+            "`groups` must be a dict of the classes of each group, such as "
+            f"{example}. Received: {groups!r:.80}."
+        )
+    for name, part in groups.items():
+        if not isinstance(part, ClassDataset):
+            raise ValueError(
+                "The classes of a group must be a ClassDataset, as in "
+                f"{example}. Received: {type(part).__name__} for '{name}'."
+            )
+    first, *others = groups.items()
+    for name, part in others:
+        here, there = (
+            (str(p.x.dtype), p.example_shape) for p in (part, first[1])
+        )
+        if here != there:
+            raise ValueError(
+                "Examples of all groups must have one dtype and shape. "
+                f"Received: {here[0]} of shape {here[1]} in group '{name}', "
+                f"and {there[0]} of shape {there[1]} in '{first[0]}'."
+            )
+
+
+def _check_labels(groups):
+    first, *others = groups.items()
+    for name, part in others:
+        if list(part.names) != list(first[1].names):
+            differing = set(part.names) ^ set(first[1].names)
+            raise ValueError(
+                "With fixed labels all groups must have the same classes in "
+                f"the same order. Received: groups '{first[0]}' and '{name}', "
+                f"which differ in {sorted(differing) or 'the order'}. Leave "
+                "out such groups, or give them the same classes by `subset`."
+            )

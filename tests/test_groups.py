@@ -1,0 +1,202 @@
+"""Classes in groups: episodes of one group, labels that stay."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import LOSS
+
+import keras_reptile as kr
+
+SPEC = kr.EpisodeSpec(ways=3, shots=2, queries=1, inner_steps=4)
+
+
+def classes(group, names="abcd", each=4):
+    """Examples that say of which group and class they are, and which."""
+    x = [
+        [group, ord(name), example] for name in names for example in range(each)
+    ]
+    labels = np.repeat(list(names), each)
+    return kr.data.from_arrays(np.array(x, "float32"), labels)
+
+
+def groups(**settings):
+    parts = {f"group {g}": classes(g) for g in range(5)}
+    return kr.data.from_groups(parts, **settings)
+
+
+def drawn(data, spec, count):
+    """Groups and classes of some episodes, shapes (count,), (count, ways)."""
+    x = next(iter(data.episodes(spec, count))).support.x.numpy()
+    first = x[:, :: spec.shots]
+    assert (x[:, :, 0] == x[:, :1, 0]).all()  # Of one group.
+    np.testing.assert_array_equal(np.repeat(first[..., 1], 2, 1), x[..., 1])
+    return x[:, 0, 0].astype(int), first[..., 1].astype(int)
+
+
+def test_an_episode_is_of_one_group_and_all_are_drawn_alike():
+    of_group, of_class = drawn(groups(), SPEC, 500)
+    assert all(len(set(row)) == 3 for row in of_class)
+    for counts, expected in [
+        (np.bincount(of_group), 100),
+        (np.bincount(of_class[:, 0])[97:], 125),
+        (np.bincount(of_class.ravel())[97:], 375),
+    ]:
+        # Binomial deviations of more than five sigma do not happen.
+        np.testing.assert_allclose(counts, expected, atol=5 * expected**0.5)
+    # Of a group's classes each is as often with one of the others.
+    pairs = {(g, *sorted(row)) for g, row in zip(of_group, of_class)}
+    assert len(pairs) == 5 * 4
+
+
+def test_small_groups_are_drawn_as_often_as_large_ones():
+    parts = {0: classes(0, "ab"), 1: classes(1, "abcdefghij")}
+    spec = kr.EpisodeSpec(ways=2, shots=2, inner_steps=1)
+    of_group, _ = drawn(kr.data.from_groups(parts), spec, 400)
+    assert abs(of_group.sum() - 200) < 5 * 10
+
+
+def test_fixed_labels_are_those_of_the_names():
+    data = groups(fixed_labels=True)
+    assert data.labels == list("abcd") and groups().labels is None
+    spec = kr.EpisodeSpec(ways=4, shots=2, inner_steps=1)
+    of_group, of_class = drawn(data, spec, 50)
+    assert set(of_group) == set(range(5))
+    assert (of_class == list(b"abcd")).all()
+    task = data.episode(spec)
+    np.testing.assert_array_equal(task.query.x[:, 1], list(b"abcd"))
+    np.testing.assert_array_equal(task.query.y, range(4))
+
+
+def test_groups_are_held_out_whole():
+    data = groups()
+    assert (data.num_groups, data.num_classes) == (5, 20)
+    assert data.names[:5] == [f"group 0/{c}" for c in "abcd"] + ["group 1/a"]
+    part = data.subset([3, 1])
+    assert part.groups == ["group 3", "group 1"]
+    assert set(part.x[:16, 0]) == {3} and set(part.x[16:, 0]) == {1}
+    assert set(drawn(part, SPEC, 30)[0]) == {1, 3}
+    assert part.group(0).names == list("abcd")
+    np.testing.assert_array_equal(part.group(1).x, classes(1).x)
+    assert groups(fixed_labels=True).subset([0]).labels == list("abcd")
+    with pytest.raises(ValueError, match="each group once"):
+        data.subset([1, 1])
+    with pytest.raises(ValueError, match=r"each group of 5.*groups.index"):
+        data.subset(["group 1"])
+
+
+def test_groups_are_part_of_the_checksum():
+    apart = {g: classes(g) for g in range(2)}
+    x = np.concatenate([part.x for part in apart.values()])
+    as_one = {"0 and 1": kr.data.ClassDataset(x, [4] * 8)}
+    checksums = {
+        kr.data.ClassDataset(x, [4] * 8).checksum,
+        kr.data.from_groups(as_one).checksum,
+        kr.data.from_groups(apart).checksum,
+        kr.data.from_groups(apart, fixed_labels=True).checksum,
+    }
+    assert len(checksums) == 4
+    again = kr.data.from_groups(apart)
+    assert again.checksum == again.checksum in checksums
+
+
+@pytest.mark.parametrize(
+    "parts, text",
+    [
+        ({}, "dict of the classes of each group.*{}"),
+        ([classes(0)], "dict of the classes of each group"),
+        ({"a": classes(0).x}, "ClassDataset.*ndarray for 'a'"),
+        (
+            {"a": classes(0), "b": kr.data.ClassDataset(np.ones((4, 2)), [4])},
+            r"float32 of shape \(2,\) in group 'b'.*\(3,\) in 'a'",
+        ),
+        (
+            {
+                "a": classes(0),
+                "b": kr.data.ClassDataset(np.ones((4, 3), "uint8"), [4]),
+            },
+            "uint8 of shape.* in group 'b', and float32",
+        ),
+    ],
+)
+def test_what_makes_no_groups_is_refused(parts, text):
+    with pytest.raises(ValueError, match=text):
+        kr.data.from_groups(parts)
+
+
+def test_fixed_labels_want_the_same_classes_everywhere():
+    parts = {"a": classes(0), "b": classes(1, "abde")}
+    with pytest.raises(ValueError, match=r"'a' and 'b'.*\['c', 'e'\]"):
+        kr.data.from_groups(parts, fixed_labels=True)
+    parts["b"] = parts["a"].subset([1, 0, 2, 3])
+    with pytest.raises(ValueError, match="differ in the order"):
+        kr.data.from_groups(parts, fixed_labels=True)
+
+
+def test_episodes_that_a_group_cannot_give_are_refused():
+    parts = {"large": classes(0), "small": classes(1, "ab")}
+    data = kr.data.from_groups(parts)
+    with pytest.raises(ValueError, match="ways=3, but group 'small' has 2"):
+        data.episodes(SPEC)
+    data = kr.data.from_groups({"large": classes(0), "few": classes(1, each=2)})
+    with pytest.raises(ValueError, match="class 'few/a' has 2.*are grouped"):
+        data.episodes(SPEC)
+    with pytest.raises(ValueError, match="all classes.*ways=3.*have 4"):
+        groups(fixed_labels=True).episodes(SPEC)
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    model = kr.MetaModel(
+        keras.Sequential(
+            [
+                keras.Input((2,)),
+                keras.layers.Dense(32, activation="tanh"),
+                keras.layers.Dense(3),
+            ]
+        )
+    )
+    model.compile(
+        optimizer=keras.optimizers.SGD(0.5),
+        inner_optimizer=keras.optimizers.Adam(0.02, beta_1=0.0),
+        loss=LOSS,
+        jit_compile=False,
+    )
+    return model
+
+
+def machines(count, fixed_labels):
+    """Three conditions of machines that are each off by something of its own.
+
+    Across machines the conditions overlap: a machine's own examples tell.
+    """
+    parts = {}
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        offset = rng.normal(size=(1, 1, 2)) * [2.0, 0.5]
+        centres = np.array([[[0, 0]], [[1, 1]], [[2, 0]]])
+        x = centres + offset + rng.normal(size=(3, 8, 2)) / 10
+        x = x.reshape(-1, 2).astype("float32")
+        parts[number] = kr.data.ClassDataset(x, [8] * 3, ["0", "1", "2"])
+    return kr.data.from_groups(parts, fixed_labels)
+
+
+@pytest.mark.parametrize("fixed_labels", [False, True])
+def test_a_new_group_is_learned_from_a_few_examples(fixed_labels, tmp_path):
+    data = machines(60, fixed_labels)
+    train, held_out = data.subset(range(40)), data.subset(range(40, 60))
+    model = network()
+    trainer = kr.MetaTrainer(
+        held_out,
+        kr.Protocol(ways=3, shots=2, inner_steps=10, num_episodes=60),
+        checkpoint_dir=str(tmp_path),
+    )
+    history = model.fit(
+        train.episodes(SPEC, meta_batch_size=4),
+        steps_per_epoch=150,
+        callbacks=[trainer],
+        verbose=0,
+    ).history
+    assert history["val_accuracy"][-1] > 0.8
+    before = history["val_accuracy_before"][-1]
+    # Labels that stay are known in part without any example.
+    assert (0.45 < before < 0.8) if fixed_labels else before < 0.45
