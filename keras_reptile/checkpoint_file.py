@@ -60,7 +60,7 @@ def read(path: str | os.PathLike | IO[bytes]) -> tuple[dict, dict]:
             f"Expected a checkpoint. Received: {path}, a folder. The newest in "
             "it is `kr.checkpoints.latest(folder, model)`."
         )
-    elif str(path).endswith(".keras"):
+    elif str(path).endswith(".keras") and os.path.exists(path):
         raise ValueError(
             f"Expected a checkpoint, an `.npz`. Received: {path}, which holds "
             "a whole model: `keras.models.load_model` reads it."

@@ -67,7 +67,8 @@ class EpisodeSpec:
 
     Args:
         ways: Classes per episode. They are labelled `0 .. ways - 1` in the
-            order drawn, so a label means nothing from episode to episode.
+            order drawn, so a label means nothing from episode to episode
+            (unless `kr.data.from_groups` is told to fix it).
         shots: Support examples per class.
         queries: Query examples per class, distinct from the support ones.
             With 0, nothing but the inner loss is reported in training.
@@ -125,11 +126,15 @@ class EpisodeSpec:
         For tasks of one's own; those of `kr.data` have theirs.
 
         Args:
-            number: Of the task in its stream.
-            seed: An integer that names the stream.
+            number: Of the task in its stream, from 0; an integer or, in
+                `tf.data`, a scalar tensor of integers.
+            seed: An integer of at least 0 that names the stream.
 
         Returns:
             int32 of shape `(inner_steps, inner_batch_size)`.
+
+        Raises:
+            ValueError: If one is no such integer.
 
         Example:
 
@@ -141,6 +146,14 @@ class EpisodeSpec:
         )
         ```
         """
+        check_integer("seed", seed, 0)
+        if not tf.is_tensor(number):
+            check_integer("number", number, 0)
+        elif not number.dtype.is_integer or number.shape.rank != 0:
+            raise ValueError(
+                "`number` must be an integer, or a scalar tensor of integers. "
+                f"Received: {number.dtype.name} of shape {number.shape}."
+            )
         return draw_batches(self, key_of(seed, number))
 
 

@@ -51,7 +51,8 @@ def evaluate(
 
     Args:
         model: A compiled `MetaModel`.
-        classes: Classes to draw episodes from, not those trained on.
+        classes: Classes to draw episodes from, not those trained on. Where
+            labels were fixed in training (`kr.data.from_groups`), the same.
         protocol: What an episode is, how many, and which modes.
         stop: A function without arguments that is asked every few episodes
             whether to give up.

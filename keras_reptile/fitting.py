@@ -9,6 +9,7 @@ from keras_reptile import (
     epoch_checks,
     fit_checks,
     fit_warnings,
+    fixed_labels,
     monitors,
     resuming,
     shapes,
@@ -70,6 +71,7 @@ class FitsEpisodes:
         kwargs.setdefault("shuffle", False)
         self._check_validation_data(kwargs)
         fit_warnings.warn_of_same_tasks(x, kwargs.get("validation_data"))
+        fixed_labels.check_validation_labels(x, kwargs.get("validation_data"))
         self._share_validation_data(kwargs)
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution

@@ -2,7 +2,7 @@
 
 from absl import logging
 
-from keras_reptile import settings
+from keras_reptile import fixed_labels, settings
 from keras_reptile.analysis.agreement import Probe
 from keras_reptile.evaluation import check_kinds, check_protocol, evaluate
 
@@ -42,10 +42,14 @@ class Measurements:
 
         Raises:
             ValueError: If the validation classes do not suit the model or
-                the protocol.
+                the protocol, or have other labels than those trained on.
         """
         if self._validation is not None:
             check_protocol(model, self._validation, self._protocol)
+            fixed_labels.check_same_labels(
+                settings.of_stream(x).get(settings.LABELS),
+                getattr(self._validation, "labels", None),
+            )
             _warn_of_training_classes(self._validation, x)
         if self._gradient_agreement:
             self._probe = Probe.from_stream(model.learner, x)

@@ -14,6 +14,7 @@ from keras_reptile.stateless import without_decay
 
 _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
+LABELS = "labels of the classes"
 CODE = "code and data of what draws tasks"
 _UNDECAYED = "{}, not decayed"
 # Of a layer: what decides what weights of given shapes compute.

@@ -297,7 +297,10 @@ def test_alphabets_are_groups(omniglot_cache):
     )
     alphabet = np.array([name.split("/")[0] for name in splits.test.names])
     data = kr.data.from_groups(
-        {name: splits.test.subset(alphabet == name) for name in set(alphabet)}
+        {
+            name: splits.test.subset(alphabet == name)
+            for name in np.unique(alphabet)
+        }
     )
     assert data.num_groups == 20  # Which have 20 characters at least.
     spec = kr.EpisodeSpec(ways=20, shots=1)

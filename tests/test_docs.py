@@ -126,12 +126,14 @@ def test_the_groups_of_the_readme_run():
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     model = kr.MetaModel(network)
     model.compile(loss=LOSS, jit_compile=False)
-    names = {"kr": kr, "x": x, "person": person, "letter": letter}
-    names["model"] = model
+    names = {"kr": kr, "model": model, "x": x, "person": person}
+    names |= {"letter": letter, "x_new": x[:3], "letters_new": ["b", "b", "b"]}
     code = block_of_the_readme("from_groups")
     exec(code.replace("1_000", "3"), names)
     assert model.meta_step == 3
     assert names["people"].labels == ["a", "b"]
+    assert names["y_new"] == [1, 1, 1]
+    assert names["personal"](x[:5]).shape == (5, 2)
     assert names["validation"].groups == list(range(80, 100))
 
 

@@ -214,3 +214,34 @@ def test_a_spec_draws_the_batches_of_its_own_streams(replacement):
     assert (shape.batches(8, seed=3) != task.batches).numpy().any()
     numbers = tf.data.Dataset.range(8).map(shape.batches)
     np.testing.assert_array_equal(list(numbers)[7], shape.batches(7))
+
+
+@pytest.mark.parametrize(
+    "number, seed, text",
+    [
+        (1.7, 0, "`number` must be an integer"),
+        ("3", 0, "`number` must be an integer"),
+        (None, 0, "`number` must be an integer"),
+        (2**63, 0, "less than"),
+        (-1, 0, "at least 0"),
+        (0, -1, "`seed` must be an integer of at least 0"),
+        (tf.constant(1.7), 0, "scalar tensor of integers.*float32"),
+        (tf.constant([1, 2]), 0, r"scalar tensor of integers.*\(2,\)"),
+    ],
+)
+def test_what_numbers_no_batches_is_refused(number, seed, text):
+    with pytest.raises(ValueError, match=text):
+        spec().batches(number, seed)
+
+
+def test_what_is_not_allowed_is_not_drawn(monkeypatch):
+    # All as small as random integers get.
+    monkeypatch.setattr(
+        random_keys,
+        "random_integers",
+        lambda key, shape, dtype: tf.fill(shape, tf.int32.min),
+    )
+    monkeypatch.setattr(random_keys, "fold_in", lambda key, _: key)
+    allowed = [[False, True, False, True]]
+    drawn = random_keys.distinct(KEY, 0, (1, 4), 2, allowed)
+    np.testing.assert_array_equal(drawn, [[1, 3]])

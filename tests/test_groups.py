@@ -1,5 +1,7 @@
 """Classes in groups: episodes of one group, labels that stay."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -43,9 +45,8 @@ def test_an_episode_is_of_one_group_and_all_are_drawn_alike():
     ]:
         # Binomial deviations of more than five sigma do not happen.
         np.testing.assert_allclose(counts, expected, atol=5 * expected**0.5)
-    # Of a group's classes each is as often with one of the others.
-    pairs = {(g, *sorted(row)) for g, row in zip(of_group, of_class)}
-    assert len(pairs) == 5 * 4
+    threes = {(g, *sorted(row)) for g, row in zip(of_group, of_class)}
+    assert len(threes) == 5 * 4  # All there are.
 
 
 def test_small_groups_are_drawn_as_often_as_large_ones():
@@ -80,8 +81,24 @@ def test_groups_are_held_out_whole():
     assert groups(fixed_labels=True).subset([0]).labels == list("abcd")
     with pytest.raises(ValueError, match="each group once"):
         data.subset([1, 1])
-    with pytest.raises(ValueError, match=r"each group of 5.*groups.index"):
+    with pytest.raises(ValueError, match=r"each of 5 groups.*groups.index"):
         data.subset(["group 1"])
+
+
+@pytest.mark.parametrize("index", [-1, 5, "group 1", 1.0, True])
+def test_a_group_that_is_not_there_is_refused(index):
+    with pytest.raises(ValueError, match="`index` must be"):
+        groups().group(index)
+
+
+def test_a_copy_of_groups_draws_the_same():
+    data = groups(fixed_labels=True)
+    other = pickle.loads(pickle.dumps(data))
+    assert other.checksum == data.checksum and other.labels == data.labels
+    spec = kr.EpisodeSpec(ways=4, shots=2)
+    np.testing.assert_array_equal(
+        drawn(data, spec, 9)[0], drawn(other, spec, 9)[0]
+    )
 
 
 def test_groups_are_part_of_the_checksum():
@@ -116,6 +133,7 @@ def test_groups_are_part_of_the_checksum():
             },
             "uint8 of shape.* in group 'b', and float32",
         ),
+        ({"a": groups()}, "not of groups.*GroupedClasses for 'a'.*some.group"),
     ],
 )
 def test_what_makes_no_groups_is_refused(parts, text):
@@ -125,11 +143,18 @@ def test_what_makes_no_groups_is_refused(parts, text):
 
 def test_fixed_labels_want_the_same_classes_everywhere():
     parts = {"a": classes(0), "b": classes(1, "abde")}
-    with pytest.raises(ValueError, match=r"'a' and 'b'.*\['c', 'e'\]"):
+    with pytest.raises(
+        ValueError, match="'b', which lacks c and has e besides"
+    ):
         kr.data.from_groups(parts, fixed_labels=True)
     parts["b"] = parts["a"].subset([1, 0, 2, 3])
-    with pytest.raises(ValueError, match="differ in the order"):
+    with pytest.raises(ValueError, match="same order.*lacks none and has none"):
         kr.data.from_groups(parts, fixed_labels=True)
+    parts = {"a": kr.data.ClassDataset(parts["a"].x, [4] * 4, list("xxyz"))}
+    with pytest.raises(ValueError, match="'x' more than once in group 'a'"):
+        kr.data.from_groups(parts, fixed_labels=True)
+    with pytest.raises(ValueError, match="True or False.*'b', 'a'"):
+        kr.data.from_groups({"a": classes(0)}, fixed_labels=["b", "a"])
 
 
 def test_episodes_that_a_group_cannot_give_are_refused():
@@ -140,7 +165,7 @@ def test_episodes_that_a_group_cannot_give_are_refused():
     data = kr.data.from_groups({"large": classes(0), "few": classes(1, each=2)})
     with pytest.raises(ValueError, match="class 'few/a' has 2.*are grouped"):
         data.episodes(SPEC)
-    with pytest.raises(ValueError, match="all classes.*ways=3.*have 4"):
+    with pytest.raises(ValueError, match="all classes.*ways=3.*Pass ways=4"):
         groups(fixed_labels=True).episodes(SPEC)
 
 
@@ -200,3 +225,35 @@ def test_a_new_group_is_learned_from_a_few_examples(fixed_labels, tmp_path):
     before = history["val_accuracy_before"][-1]
     # Labels that stay are known in part without any example.
     assert (0.45 < before < 0.8) if fixed_labels else before < 0.45
+
+
+@pytest.mark.parametrize(
+    "order, fixed", [([2, 0, 1], True), ([0, 1, 2], False)]
+)
+def test_other_labels_than_those_learned_are_not_evaluated(order, fixed):
+    train = machines(3, fixed_labels=True)
+    parts = {g: train.group(g).subset(order) for g in range(3)}
+    other = kr.data.from_groups(parts, fixed)
+    model, stream = network(), train.episodes(SPEC)
+    protocol = kr.Protocol(ways=3, shots=2, num_episodes=2)
+    text = r"\['0', '1', '2'\].*Received: " + (
+        r"\['2', '0', '1'\]" if fixed else "labels that are not fixed"
+    )
+    with pytest.raises(ValueError, match=text):
+        trainer = kr.MetaTrainer(other, protocol)
+        model.fit(stream, steps_per_epoch=1, callbacks=[trainer])
+    with pytest.raises(ValueError, match=text):
+        model.fit(
+            stream,
+            steps_per_epoch=1,
+            validation_data=other.episodes(SPEC),
+            validation_steps=1,
+        )
+    # Labels in the order drawn suit what has no other.
+    model.fit(
+        other.episodes(SPEC) if not fixed else stream,
+        steps_per_epoch=1,
+        validation_data=train.subset([1]).episodes(SPEC),
+        validation_steps=1,
+        verbose=0,
+    )

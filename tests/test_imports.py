@@ -52,7 +52,7 @@ ORDER = [
         "scalars",
         "settings",
     },
-    {"shapes"},
+    {"fixed_labels", "shapes"},
     {"asking_xla", "inner_step", "loss_checks", "tokens"},
     {"learner", "data", "checks", "fit_warnings"},
     {"second_order"},

@@ -78,30 +78,30 @@ def checked_names(names, number: int) -> list:
 
 
 def checked_indices(
-    indices, number: int, of: str = "class", names: str = "names"
+    indices, number: int, of: tuple = ("class", "classes", "classes.names")
 ) -> np.ndarray:
     """Indices of some classes, or groups of classes.
 
     Args:
         indices: Integers, or a boolean for each class.
         number: How many there are to choose from.
-        of: What they are.
-        names: The attribute that has their names.
+        of: What one of them is called, and several, and where their names are.
 
     Raises:
         ValueError: If there are none, one is out of range or comes twice.
     """
     indices = np.asarray(indices)
+    one, several, names = of
     if indices.dtype == bool and indices.shape == (number,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
         raise ValueError(
-            f"`indices` must be integers, or a boolean for each {of} of "
-            f"{number}. Received: {indices.dtype} of shape "
+            f"`indices` must be integers, or a boolean for each of {number} "
+            f"{several}. Received: {indices.dtype} of shape "
             f"{indices.shape}. A name's is `{names}.index(name)`."
         )
     if not len(indices):
-        raise ValueError(f"Expected at least one {of}. Received: none.")
+        raise ValueError(f"Expected at least one {one}. Received: none.")
     if not (0 <= indices.min() and indices.max() < number):
         raise ValueError(
             f"`indices` must be from 0 to {number - 1}. Received: "
@@ -109,7 +109,7 @@ def checked_indices(
         )
     if len(np.unique(indices)) < len(indices):
         raise ValueError(
-            f"Expected each {of} once, as it would be drawn more often than "
+            f"Expected each {one} once, as it would be drawn more often than "
             f"others, or under two labels. Received: {indices.tolist()}."
         )
     return indices

@@ -26,7 +26,7 @@ from keras_reptile.data.class_checks import (
 from keras_reptile.data.source import EpisodeSource
 from keras_reptile.data.streams import task_stream
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_indices
-from keras_reptile.settings import CHECKSUM
+from keras_reptile.settings import CHECKSUM, LABELS
 
 # So many are kept of a dataset.
 _STREAMS = 8
@@ -76,9 +76,15 @@ class ClassDataset(EpisodeSource):
         """Shape of one example."""
         return self.x.shape[1:]
 
+    # Names of the classes by label, where labels are the same in all episodes.
+    labels = None
+
     @functools.cached_property
     def checksum(self) -> int:
         """Of examples and classes, by which a resumed run knows its data."""
+        return self._checksum()
+
+    def _checksum(self):
         return zlib.crc32(np.ascontiguousarray(self.x), zlib.crc32(self.counts))
 
     def __repr__(self):
@@ -144,13 +150,17 @@ class ClassDataset(EpisodeSource):
                 self._draw,
                 *arguments,
                 self.num_classes,
-                {CHECKSUM: self.checksum},
+                self._described(),
             )
             if tf.executing_eagerly():
                 self._streams[arguments] = made
                 if len(self._streams) > _STREAMS:
                     self._streams.pop(next(iter(self._streams)))
         return made
+
+    def _described(self):
+        labels = {} if self.labels is None else {LABELS: self.labels}
+        return {CHECKSUM: self.checksum, **labels}
 
     def check(self, spec: EpisodeSpec) -> None:
         """Refuses episodes that these classes cannot give.

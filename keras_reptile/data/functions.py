@@ -53,6 +53,11 @@ def from_function(draw: Callable) -> "DrawnTasks":
 class DrawnTasks(EpisodeSource):
     """What `from_function` returns.
 
+    Such tasks have no classes: in a spec `ways` must be 1, and `shots` and
+    `queries` are examples. `episodes` calls the function for the first task,
+    twice, and raises a ValueError if what it returns is no examples, or others
+    when it is asked again. Tasks of another seed are others.
+
     Args:
         draw: As it has it.
 

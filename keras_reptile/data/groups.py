@@ -4,7 +4,6 @@ An episode takes its classes from one group, so that what is learned is to
 adapt to a new group, and groups are held out whole.
 """
 
-import functools
 import zlib
 from collections.abc import Mapping
 
@@ -14,6 +13,11 @@ from numpy.typing import ArrayLike
 from keras_reptile.data.class_checks import checked_indices
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, draw_indices
+from keras_reptile.integers import check_integer
+
+_AS_GROUPS = "group", "groups", "grouped.groups"
+_OF_NAMES = " A name's is `grouped.groups.index(name)`."
+_SHOWN = 10
 
 
 def from_groups(
@@ -22,19 +26,22 @@ def from_groups(
     """Classes of which an episode takes those of one group only.
 
     Args:
-        groups: The classes of each group, by its name.
+        groups: The classes of each group, by its name. Their order is that of
+            the indices of `subset`; a `set` has another one in every process.
         fixed_labels: Whether a class has the same label in all groups, as
             the letter a has in everybody's handwriting. All groups then have
             classes of the same names, all of them are in every episode
-            (`ways` is their number), and their labels are in the order of
-            `labels`. Otherwise labels are in the order drawn, as ever.
+            (`ways` is their number), and the label of one is its place in
+            `labels`, for `adapt`, too. Otherwise labels are in the order
+            drawn, as ever.
 
     Returns:
         `GroupedClasses`, with a copy of the examples.
 
     Raises:
-        ValueError: If there are no groups, they hold examples of different
-            shapes or dtypes, or, with `fixed_labels`, other classes.
+        ValueError: If there are no groups, one is made of groups itself, they
+            hold examples of different shapes or dtypes, or, with
+            `fixed_labels`, other classes.
 
     Example:
 
@@ -70,10 +77,16 @@ class GroupedClasses(ClassDataset):
         self, groups: Mapping[str, ClassDataset], fixed_labels: bool = False
     ):
         _check_groups(groups)
+        if not isinstance(fixed_labels, bool):
+            raise ValueError(
+                f"`fixed_labels` must be True or False. Received: "
+                f"{fixed_labels!r:.80}. Labels are in the order that the "
+                "classes of the groups have."
+            )
         if fixed_labels:
             _check_labels(groups)
         self.groups = list(groups)
-        self.fixed_labels = bool(fixed_labels)
+        self.fixed_labels = fixed_labels
         parts = groups.values()
         super().__init__(
             np.concatenate([part.x for part in parts]),
@@ -94,14 +107,12 @@ class GroupedClasses(ClassDataset):
         return len(self.groups)
 
     @property
-    def labels(self) -> list | None:
-        """Names of the classes by label; `None` where labels are not fixed."""
-        return list(self._names[0]) if self.fixed_labels else None
+    def labels(self) -> list[str] | None:
+        """Names of the classes, in order; `None` where they are not fixed."""
+        return list(map(str, self._names[0])) if self.fixed_labels else None
 
-    @functools.cached_property
-    def checksum(self) -> int:
-        """Of examples, classes and groups."""
-        checksum = zlib.crc32(self._group_of, super().checksum)
+    def _checksum(self):
+        checksum = zlib.crc32(self._group_of, super()._checksum())
         return zlib.crc32(bytes([self.fixed_labels]), checksum)
 
     def __repr__(self):
@@ -118,7 +129,16 @@ class GroupedClasses(ClassDataset):
 
         Returns:
             A `ClassDataset`, its classes named without the group's name.
+
+        Raises:
+            ValueError: If there is no such group.
         """
+        check_integer("index", index, 0, _OF_NAMES)
+        if index >= self.num_groups:
+            raise ValueError(
+                f"`index` must be below {self.num_groups}, the number of "
+                f"groups. Received: {index}."
+            )
         of_group = self._group_of == index
         first = self.counts[self._group_of < index].sum()
         counts = self.counts[of_group]
@@ -132,13 +152,14 @@ class GroupedClasses(ClassDataset):
             indices: Integers, or a boolean for each group.
 
         Returns:
-            `GroupedClasses` of their own, with a copy of the examples.
+            `GroupedClasses` of their own, with a copy of the examples. Of a
+            group, classes are left out by `group(i).subset(...)`.
 
         Raises:
             ValueError: If there are none, one is out of range or comes
                 twice.
         """
-        indices = checked_indices(indices, self.num_groups, "group", "groups")
+        indices = checked_indices(indices, self.num_groups, _AS_GROUPS)
         return GroupedClasses(
             {self.groups[i]: self.group(i) for i in indices}, self.fixed_labels
         )
@@ -159,7 +180,8 @@ class GroupedClasses(ClassDataset):
         if self.fixed_labels and spec.ways != sizes[0]:
             raise ValueError(
                 "With fixed labels an episode has all classes of a group. "
-                f"Received: ways={spec.ways}, where groups have {sizes[0]}."
+                f"Received: ways={spec.ways}, where groups have {sizes[0]}. "
+                f"Pass ways={sizes[0]}."
             )
         if spec.ways > sizes[fewest]:
             raise ValueError(
@@ -188,6 +210,13 @@ def _check_groups(groups):
                 "The classes of a group must be a ClassDataset, as in "
                 f"{example}. Received: {type(part).__name__} for '{name}'."
             )
+        if isinstance(part, GroupedClasses):
+            raise ValueError(
+                "A group must be of classes, not of groups. Received: "
+                f"GroupedClasses for '{name}'. To join some, take their groups "
+                "one by one: {n: some.group(i) for i, n in "
+                "enumerate(some.groups)}."
+            )
     first, *others = groups.items()
     for name, part in others:
         here, there = (
@@ -202,13 +231,28 @@ def _check_groups(groups):
 
 
 def _check_labels(groups):
-    first, *others = groups.items()
-    for name, part in others:
-        if list(part.names) != list(first[1].names):
-            differing = set(part.names) ^ set(first[1].names)
+    (first, classes), *others = groups.items()
+    names = [str(name) for name in classes.names]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            "With fixed labels each class must have a name of its own. "
+            f"Received: '{twice[0]}' more than once in group '{first}'."
+        )
+    for group, part in others:
+        here = [str(name) for name in part.names]
+        if here != names:
+            lacking, besides = set(names) - set(here), set(here) - set(names)
             raise ValueError(
-                "With fixed labels all groups must have the same classes in "
-                f"the same order. Received: groups '{first[0]}' and '{name}', "
-                f"which differ in {sorted(differing) or 'the order'}. Leave "
-                "out such groups, or give them the same classes by `subset`."
+                "With fixed labels all groups must have the same classes, once "
+                f"each and in the same order. Received: those of '{first}', "
+                f"and of '{group}', which lacks {_some(lacking)} and has "
+                f"{_some(besides)} besides. Leave such groups out, or give all "
+                "of them the same classes by `subset`."
             )
+
+
+def _some(names):
+    shown = ", ".join(sorted(names)[:_SHOWN]) or "none"
+    more = len(names) - _SHOWN
+    return shown + (f" and {more} more" if more > 0 else "")

@@ -27,7 +27,8 @@ class SineWaves(EpisodeSource):
     """Tasks `y = a sin(x + b)`, `a ~ U[0.1, 5]`, `b ~ U[0, 2 pi]`.
 
     `x` are points of a grid over [-5, 5]. The `shots` of an `EpisodeSpec` are
-    the support points and its `queries` the query points; `ways` is 1.
+    the support points and its `queries` the query points; `ways` is 1, and
+    `x` and `y` are float32 of shape `(tasks, n, 1)`.
 
     Args:
         points: Points of the grid.

@@ -39,8 +39,8 @@ class EpisodeSource(abc.ABC):
             `start`, by which `fit` goes on where the model stands.
 
         Raises:
-            ValueError: If the data cannot give such episodes, or a number is
-                out of range.
+            ValueError: If `check` refuses the spec, or a number is out of
+                range.
         """
         check_stream(spec, meta_batch_size, seed, start)
         self.check(spec)
