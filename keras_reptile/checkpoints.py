@@ -83,6 +83,7 @@ def write(
         "step": model.meta_step,
         "extra": extra or {},
         "settings": model.settings if settings is None else settings,
+        "labels": model.labels,
     }
     arrays = {name: v.numpy() for name, v in variables_of(model).items()}
     checkpoint_file.write(path, header, arrays)
@@ -113,6 +114,7 @@ def restore(
     header, pairs = _read_for(path, model, settings)
     for variable, array in pairs:
         variable.assign(array)
+    model.labels = header.get("labels")  # Which those of before have not.
     return header["extra"]
 
 

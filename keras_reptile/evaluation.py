@@ -30,6 +30,7 @@ from keras_reptile import (
 )
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
+from keras_reptile.fixed_labels import check_same_labels
 from keras_reptile.inner_variables import selected
 from keras_reptile.protocol import Protocol
 from keras_reptile.scores import Scores
@@ -52,7 +53,8 @@ def evaluate(
     Args:
         model: A compiled `MetaModel`.
         classes: Classes to draw episodes from, not those trained on. Where
-            labels were fixed in training (`kr.data.from_groups`), the same.
+            labels were fixed in training (`kr.data.from_groups`), they must
+            be the same.
         protocol: What an episode is, how many, and which modes.
         stop: A function without arguments that is asked every few episodes
             whether to give up.
@@ -73,6 +75,7 @@ def evaluate(
     ```
     """
     check_protocol(model, classes, protocol)
+    check_same_labels(model.labels, getattr(classes, "labels", None))
     strategy = model.distribute_strategy
     at_once = _AT_ONCE * strategy.num_replicas_in_sync
     # Negative seeds, which no training stream has.

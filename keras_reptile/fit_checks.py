@@ -34,11 +34,13 @@ def check_task_dataset(dataset, model, loss) -> np.ndarray:
         ValueError: That says what is wrong.
     """
     if not isinstance(dataset, tf.data.Dataset):
+        remedy = "Arrays become one by `kr.data.from_arrays(x, y)"
+        if hasattr(dataset, "episodes"):
+            remedy = "Give `classes"
         raise ValueError(
             "A MetaModel takes a tf.data.Dataset of Tasks, such as "
             "`classes.episodes(spec)`. Received: "
-            f"{type(dataset).__name__}. Arrays become one by "
-            "`kr.data.from_arrays(x, y).episodes(spec)`."
+            f"{type(dataset).__name__}. {remedy}.episodes(spec)`."
         )
     if not isinstance(dataset.element_spec, Task):
         raise ValueError(

@@ -77,6 +77,7 @@ class FitsEpisodes:
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
         with resuming.watched(self, x, kwargs.get("callbacks")) as done:
+            self.labels = fixed_labels.of_stream(x)
             if done is not None:
                 return resuming.fit_from_here(
                     self, self._keras_fit, x, done, kwargs

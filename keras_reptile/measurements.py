@@ -47,7 +47,7 @@ class Measurements:
         if self._validation is not None:
             check_protocol(model, self._validation, self._protocol)
             fixed_labels.check_same_labels(
-                settings.of_stream(x).get(settings.LABELS),
+                fixed_labels.of_stream(x),
                 getattr(self._validation, "labels", None),
             )
             _warn_of_training_classes(self._validation, x)

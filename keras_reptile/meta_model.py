@@ -17,6 +17,7 @@ from keras_reptile import (
     algorithms,
     distribution,
     fit_checks,
+    fixed_labels,
     keras_under_strategies,
     meta_step,
     personal,
@@ -102,6 +103,8 @@ class MetaModel(
         self.inner_model = model
         self.algorithm = algorithms.get(algorithm)
         self.inner_state = inner_state
+        # Names of the outputs, where those of the episodes are fixed.
+        self.labels = None
         # Without this, `fit` would build by calling the model on a Task.
         self.built = True
 
@@ -207,7 +210,8 @@ class MetaModel(
             x: Support examples, floats of shape `(n, ...)`, in the units that
                 the episodes had (images of uint8 divided by 255).
             y: Their targets. Labels are integers of shape `(n,)`, from 0 to
-                the width of the output - 1.
+                the width of the output - 1; or names of `labels`, where these
+                were fixed in training (`kr.data.from_groups`).
             steps: Inner steps.
             batch_size: Examples per step; `None` takes all of them.
             seed: Of the order in which batches are drawn.
@@ -223,9 +227,11 @@ class MetaModel(
         """
         self.require_compiled()
         fit_checks.check_same_variables(self)
+        y = fixed_labels.numbered(y, self.labels)
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )
+        fixed_labels.warn_of_missing(task.support.y.numpy(), self.labels)
         self.check_layers_on(task.support.x.shape[1:], task.support.x.dtype)
         adapt = self.compiled_function(
             ("adapt", tuple(self.learner.adapts)), self.learner.adapt

@@ -95,7 +95,9 @@ class Run:
             self.save()
 
     def save_best(self, accuracy: float) -> None:
-        """Writes the best checkpoint, if none was as good before.
+        """Writes the best checkpoint, if none was better before.
+
+        Of equals the later one is kept, whose outer step was smaller.
 
         Args:
             accuracy: That of the model as it stands.
@@ -104,7 +106,7 @@ class Run:
             OSError: As `save`.
         """
         best = self.record.best_accuracy
-        if best is not None and accuracy <= best:
+        if best is not None and accuracy < best:
             return
         if self._write(self._folder.write_best, accuracy):
             self.record.best_accuracy = accuracy

@@ -38,6 +38,7 @@ class SavesBothLoops:
             "algorithm": algorithms.serialize(self.algorithm),
             "inner_state": self.inner_state,
             "name": self.name,
+            "labels": self.labels,
         }
 
     @classmethod
@@ -45,7 +46,10 @@ class SavesBothLoops:
         config = dict(config)
         for key in ("model", "algorithm"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
+        labels = config.pop("labels", None)  # Files of before have none.
+        model = cls(**config)
+        model.labels = labels
+        return model
 
     def get_compile_config(self) -> dict | None:
         if not self.compiled:

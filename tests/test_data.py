@@ -54,6 +54,7 @@ GOOD = np.zeros((4, 2), "float32")
         (GOOD * np.nan, [4], "NaN.*in 4 examples, the first at index 0"),
         (GOOD.astype(int), [4], "uint8.*or floats.*int64"),
         (GOOD[:, 0], [4], r"shape \(4,\)"),
+        (np.array([*GOOD, None], object)[:4], [4], "4 objects.*np.stack"),
         (GOOD[:0], [], "at least one"),
         (GOOD, [3], "add up.*3, but x has 4"),
         (GOOD, [4, 0], "positive integer"),
@@ -79,6 +80,10 @@ def test_arrays_that_make_no_classes_are_refused(x, counts, text):
         (None, "an entry for each example.*None"),
         ([], "at least one example"),
         (np.ma.masked_equal([0, 0, 1, 1], 1), "`y`.*2 masked values of 4"),
+        (
+            np.array(["a", None, "b", None], object),
+            "2 of 4 are no strings, the first being None at 1",
+        ),
     ],
 )
 def test_labels_that_name_no_classes_are_refused(y, text):
@@ -162,6 +167,17 @@ def test_a_class_comes_once():
         classes.subset([0, 1, 0])
     with pytest.raises(ValueError, match=r"int64 of shape \(1, 2\)"):
         classes.subset([[0, 1]])
+
+
+def test_classes_are_chosen_by_name():
+    classes = kr.data.ClassDataset(GOOD, [2, 1, 1], ["a", "b", "b"])
+    assert classes.subset(np.array(["a"])).names == ["a"]
+    with pytest.raises(ValueError, match=r"a class that is there.*\['c'\]"):
+        classes.subset(["a", "c"])
+    with pytest.raises(ValueError, match="'b', which several have"):
+        classes.subset(["a", "b"])
+    with pytest.raises(ValueError, match="at least one class"):
+        classes.subset([])
 
 
 def test_scribbles_are_a_function_of_seed_and_class():

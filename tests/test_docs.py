@@ -127,12 +127,11 @@ def test_the_groups_of_the_readme_run():
     model = kr.MetaModel(network)
     model.compile(loss=LOSS, jit_compile=False)
     names = {"kr": kr, "model": model, "x": x, "person": person}
-    names |= {"letter": letter, "x_new": x[:3], "letters_new": ["b", "b", "b"]}
+    names |= {"letter": letter, "x_new": x[:3], "letter_new": ["b", "a", "b"]}
     code = block_of_the_readme("from_groups")
     exec(code.replace("1_000", "3"), names)
     assert model.meta_step == 3
     assert names["people"].labels == ["a", "b"]
-    assert names["y_new"] == [1, 1, 1]
     assert names["personal"](x[:5]).shape == (5, 2)
     assert names["validation"].groups == list(range(80, 100))
 

@@ -5,7 +5,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from conftest import LOSS
+from conftest import LOSS, messages
 
 import keras_reptile as kr
 
@@ -81,8 +81,11 @@ def test_groups_are_held_out_whole():
     assert groups(fixed_labels=True).subset([0]).labels == list("abcd")
     with pytest.raises(ValueError, match="each group once"):
         data.subset([1, 1])
-    with pytest.raises(ValueError, match=r"each of 5 groups.*groups.index"):
-        data.subset(["group 1"])
+    assert data.subset(["group 4", "group 0"]).groups == ["group 4", "group 0"]
+    with pytest.raises(ValueError, match="a group that is there.*'group 5'"):
+        data.subset(["group 5"])
+    with pytest.raises(ValueError, match="names, or a boolean for each of 5"):
+        data.subset(3)
 
 
 @pytest.mark.parametrize("index", [-1, 5, "group 1", 1.0, True])
@@ -143,14 +146,20 @@ def test_what_makes_no_groups_is_refused(parts, text):
 
 def test_fixed_labels_want_the_same_classes_everywhere():
     parts = {"a": classes(0), "b": classes(1, "abde")}
-    with pytest.raises(
-        ValueError, match="'b', which lacks c and has e besides"
-    ):
+    text = "2 of 2 groups lack some of a, b, c, d, e; 'a' lacks e.*subset"
+    with pytest.raises(ValueError, match=text):
         kr.data.from_groups(parts, fixed_labels=True)
-    parts["b"] = parts["a"].subset([1, 0, 2, 3])
-    with pytest.raises(ValueError, match="same order.*lacks none and has none"):
+    chosen = ["d", "a"]
+    parts = {name: part.subset(chosen) for name, part in parts.items()}
+    data = kr.data.from_groups(parts, fixed_labels=True)
+    assert data.labels == chosen and "['d', 'a']" in repr(data)
+    of_d = data.group(1).examples(0)
+    np.testing.assert_array_equal(of_d[:, 1], [ord("d")] * 4)
+    parts["b"] = parts["b"].subset(["a", "d"])
+    with pytest.raises(ValueError, match="another order in 'b' than in 'a'"):
         kr.data.from_groups(parts, fixed_labels=True)
-    parts = {"a": kr.data.ClassDataset(parts["a"].x, [4] * 4, list("xxyz"))}
+    x = np.ones((4, 2))
+    parts = {"a": kr.data.ClassDataset(x, [1] * 4, list("xxyz"))}
     with pytest.raises(ValueError, match="'x' more than once in group 'a'"):
         kr.data.from_groups(parts, fixed_labels=True)
     with pytest.raises(ValueError, match="True or False.*'b', 'a'"):
@@ -257,3 +266,43 @@ def test_other_labels_than_those_learned_are_not_evaluated(order, fixed):
         validation_steps=1,
         verbose=0,
     )
+
+
+def test_a_model_knows_the_labels_it_has_learned(tmp_path):
+    train = machines(3, fixed_labels=True)
+    parts = {g: train.group(g).subset([2, 0, 1]) for g in range(3)}
+    other = kr.data.from_groups(parts, fixed_labels=True)
+    protocol = kr.Protocol(ways=3, shots=2, inner_steps=2, num_episodes=2)
+    model = network()
+    kr.evaluate(model, other, protocol)  # It has learned none.
+    model.fit(train.episodes(SPEC), steps_per_epoch=1, verbose=0)
+    kr.checkpoints.write(tmp_path / "c.npz", model)
+    model.save(tmp_path / "model.keras")
+    restored = network()
+    kr.checkpoints.restore(tmp_path / "c.npz", restored)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for same in (model, restored, loaded):
+        assert same.labels == ["0", "1", "2"]
+        kr.evaluate(same, train.subset([0]), protocol)
+        for classes in (other, train.group(0)):
+            with pytest.raises(ValueError, match="must be those"):
+                kr.evaluate(same, classes, protocol)
+    model.fit(train.group(0).episodes(SPEC), steps_per_epoch=1, verbose=0)
+    assert model.labels is None
+
+
+def test_adapt_takes_names_and_says_which_are_missing(caplog):
+    train = machines(3, fixed_labels=True)
+    model = network()
+    x, y = train.group(0).x, np.repeat([0, 1, 2], 8)
+    with pytest.raises(ValueError, match="`y` must be numbers"):
+        model.adapt(x, y.astype(str), steps=1)
+    model.fit(train.episodes(SPEC), steps_per_epoch=1, verbose=0)
+    by_number = model.adapt(x, y, steps=3)
+    by_name = model.adapt(x, y.astype(str).astype(object), steps=3)
+    assert "no examples" not in messages(caplog)
+    np.testing.assert_array_equal(by_number(x), by_name(x))
+    model.adapt(x[8:16], ["1"] * 8, steps=1)
+    assert "no examples of 0, 2" in messages(caplog)
+    with pytest.raises(ValueError, match=r"\['0', '1', '2'\].*\['worn'\]"):
+        model.adapt(x[:2], ["1", "worn"])

@@ -23,6 +23,7 @@ from watched_run import (
 
 import keras_reptile as kr
 from keras_reptile import checkpoints, files, workers
+from keras_reptile.run import Run
 from keras_reptile.run_folder import RunFolder
 from keras_reptile.scalars import Scalars
 
@@ -367,3 +368,15 @@ def test_old_checkpoints_that_cannot_go_stop_nothing(
         run(model, checkpoint_dir=tmp_path, checkpoint_interval=1)
     assert "Old checkpoints could not go" in caplog.text
     assert len(checkpoints.list_steps(tmp_path)) == model.meta_step == 12
+
+
+def test_of_equals_the_later_one_is_the_best(tmp_path):
+    model = meta_model()
+    run = Run(str(tmp_path), keep=3, resume=False, on_write_error="stop")
+    run.takes_another(model)
+    run.begin_fit({})
+    for step, accuracy in enumerate([0.5, 0.9, 0.9, 0.8]):
+        model.optimizer.iterations.assign(step)
+        run.save_best(accuracy)
+    run.end_fit()
+    assert checkpoints.read(tmp_path / "best.npz")[0]["step"] == 2

@@ -41,13 +41,25 @@ def from_arrays(x: ArrayLike, y: ArrayLike) -> ClassDataset:
         raise ValueError(
             "Labels must be integers or strings. Received: y of dtype "
             f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`; if "
-            "they are names, `y.astype(str)`, once none is missing. Targets of "
+            f"they are names, `y.astype(str)`.{_missing(y)} Targets of "
             "a regression make no classes: for them there is "
             "`kr.data.from_function`."
         )
     labels, counts = np.unique(y, return_counts=True)
     order = np.argsort(y, kind="stable")
     return ClassDataset(x[order], counts, [_name(label) for label in labels])
+
+
+def _missing(y):
+    """Says of a column how many are no names, and may be missing."""
+    missing = [i for i, name in enumerate(y) if not isinstance(name, str)]
+    if y.dtype.kind != "O" or len(missing) == len(y):
+        return ""
+    first = missing[0]
+    return (
+        f" {len(missing)} of {len(y)} are no strings, the first being "
+        f"{y[first]!r} at {first}: leave out what is missing."
+    )
 
 
 def _name(label):

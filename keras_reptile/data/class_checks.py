@@ -13,6 +13,11 @@ def checked_examples(x) -> np.ndarray:
     """
     check_unmasked("x", x)
     x = np.asarray(x)
+    if x.ndim == 1 and x.dtype == object:
+        raise ValueError(
+            "`x` must be one array of examples. Received: a column of "
+            f"{len(x)} objects. Arrays become one by `np.stack(x)`."
+        )
     if x.ndim < 2 or not len(x):
         raise ValueError(
             "`x` must hold examples of shape (total, ...), at least one of "
@@ -78,27 +83,29 @@ def checked_names(names, number: int) -> list:
 
 
 def checked_indices(
-    indices, number: int, of: tuple = ("class", "classes", "classes.names")
+    indices, names: list, of: tuple = ("class", "classes")
 ) -> np.ndarray:
     """Indices of some classes, or groups of classes.
 
     Args:
-        indices: Integers, or a boolean for each class.
-        number: How many there are to choose from.
-        of: What one of them is called, and several, and where their names are.
+        indices: Integers, names, or a boolean for each class.
+        names: Of those that there are to choose from.
+        of: What one of them is called, and several.
 
     Raises:
-        ValueError: If there are none, one is out of range or comes twice.
+        ValueError: If there are none, one is not there or comes twice.
     """
     indices = np.asarray(indices)
-    one, several, names = of
+    (one, several), number = of, len(names)
+    if indices.ndim == 1 and all(isinstance(name, str) for name in indices):
+        indices = _of_names(indices.tolist(), list(map(str, names)), one)
     if indices.dtype == bool and indices.shape == (number,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
         raise ValueError(
-            f"`indices` must be integers, or a boolean for each of {number} "
-            f"{several}. Received: {indices.dtype} of shape "
-            f"{indices.shape}. A name's is `{names}.index(name)`."
+            "`indices` must be a list of integers or of names, or a boolean "
+            f"for each of {number} {several}. Received: {indices.dtype} of "
+            f"shape {indices.shape}."
         )
     if not len(indices):
         raise ValueError(f"Expected at least one {one}. Received: none.")
@@ -113,3 +120,19 @@ def checked_indices(
             f"others, or under two labels. Received: {indices.tolist()}."
         )
     return indices
+
+
+def _of_names(chosen, names, one):
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise ValueError(
+            f"Expected names of a {one} that is there. Received: "
+            f"{unknown!s:.100}, and there are {names!s:.200}."
+        )
+    twice = [name for name in chosen if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"Expected a name that one {one} has. Received: '{twice[0]}', "
+            "which several have. Choose by integers."
+        )
+    return np.array([names.index(name) for name in chosen], int)

@@ -109,16 +109,15 @@ class ClassDataset(EpisodeSource):
         """The classes of the given indices, in the given order.
 
         Args:
-            indices: Integers, or a boolean for each class.
+            indices: Integers, names, or a boolean for each class.
 
         Returns:
             A `ClassDataset` of its own, with a copy of the examples.
 
         Raises:
-            ValueError: If there are none, one is out of range or comes
-                twice.
+            ValueError: If there are none, one is not there or comes twice.
         """
-        indices = checked_indices(indices, self.num_classes)
+        indices = checked_indices(indices, self.names)
         return ClassDataset(
             np.concatenate([self.examples(i) for i in indices]),
             self.counts[indices],

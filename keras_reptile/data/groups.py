@@ -15,8 +15,7 @@ from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, draw_indices
 from keras_reptile.integers import check_integer
 
-_AS_GROUPS = "group", "groups", "grouped.groups"
-_OF_NAMES = " A name's is `grouped.groups.index(name)`."
+_OF_NAMES = " A name's is `groups.index(name)` of this attribute."
 _SHOWN = 10
 
 
@@ -116,9 +115,11 @@ class GroupedClasses(ClassDataset):
         return zlib.crc32(bytes([self.fixed_labels]), checksum)
 
     def __repr__(self):
+        labels = f", labels {self.labels!s:.60}" if self.fixed_labels else ""
         return (
             f"GroupedClasses({self.num_groups} groups, {self.num_classes} "
-            f"classes, {len(self.x)} examples of shape {self.example_shape})"
+            f"classes, {len(self.x)} examples of shape {self.example_shape}"
+            f"{labels})"
         )
 
     def group(self, index: int) -> ClassDataset:
@@ -128,7 +129,8 @@ class GroupedClasses(ClassDataset):
             index: Of the group, from 0.
 
         Returns:
-            A `ClassDataset`, its classes named without the group's name.
+            A `ClassDataset`, its classes named without the group's name, and
+            their labels not fixed; for episodes take `subset([index])`.
 
         Raises:
             ValueError: If there is no such group.
@@ -149,17 +151,16 @@ class GroupedClasses(ClassDataset):
         """The groups of the given indices, in the given order.
 
         Args:
-            indices: Integers, or a boolean for each group.
+            indices: Integers, names that are strings, or a boolean for each
+                group.
 
         Returns:
-            `GroupedClasses` of their own, with a copy of the examples. Of a
-            group, classes are left out by `group(i).subset(...)`.
+            `GroupedClasses` of their own, with a copy of the examples.
 
         Raises:
-            ValueError: If there are none, one is out of range or comes
-                twice.
+            ValueError: If there are none, one is not there or comes twice.
         """
-        indices = checked_indices(indices, self.num_groups, _AS_GROUPS)
+        indices = checked_indices(indices, self.groups, ("group", "groups"))
         return GroupedClasses(
             {self.groups[i]: self.group(i) for i in indices}, self.fixed_labels
         )
@@ -239,20 +240,33 @@ def _check_labels(groups):
             "With fixed labels each class must have a name of its own. "
             f"Received: '{twice[0]}' more than once in group '{first}'."
         )
+    everywhere = set(names).union(*(map(str, p.names) for _, p in others))
+    lacking = {
+        group: sorted(everywhere - set(map(str, part.names)))
+        for group, part in groups.items()
+    }
+    lacking = {group: lacks for group, lacks in lacking.items() if lacks}
+    if lacking:
+        group, lacks = next(iter(lacking.items()))
+        raise ValueError(
+            "With fixed labels all groups must have the same classes. Received:"
+            f" {len(lacking)} of {len(groups)} groups lack some of "
+            f"{_some(everywhere)}; '{group}' lacks {_some(lacks)}. Choose the "
+            "classes, `labels`, and keep the groups that have them: {name: "
+            "part.subset(labels) for name, part in groups.items() if "
+            "set(labels) <= set(part.names)}."
+        )
     for group, part in others:
-        here = [str(name) for name in part.names]
-        if here != names:
-            lacking, besides = set(names) - set(here), set(here) - set(names)
+        if [str(name) for name in part.names] != names:
             raise ValueError(
-                "With fixed labels all groups must have the same classes, once "
-                f"each and in the same order. Received: those of '{first}', "
-                f"and of '{group}', which lacks {_some(lacking)} and has "
-                f"{_some(besides)} besides. Leave such groups out, or give all "
-                "of them the same classes by `subset`."
+                "With fixed labels all groups must have the same classes once "
+                "each and in the same order. Received: another order in "
+                f"'{group}' than in '{first}'. Take `part.subset(labels)` of "
+                "each."
             )
 
 
 def _some(names):
-    shown = ", ".join(sorted(names)[:_SHOWN]) or "none"
+    names = sorted(names)
     more = len(names) - _SHOWN
-    return shown + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
