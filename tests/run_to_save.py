@@ -35,6 +35,7 @@ def save_without_end(folder, report):
         inner_optimizer=types.SimpleNamespace(variables=[]),
         distribute_strategy=tf.distribute.get_strategy(),
         meta_step=0,
+        labels=None,
         require_compiled=lambda: None,
     )
     run = RunFolder(folder, 3, resume=False, on_write_error="stop")
