@@ -48,7 +48,8 @@ class MetaModel(
 
     In the inner loop and in evaluation batch normalisation takes the statistics
     of the batch at hand, whatever `training` its layer is called with; a frozen
-    layer keeps its moving averages.
+    layer keeps its moving averages. `labels` are the names of the outputs where
+    they were fixed in training (`kr.data.from_groups`), else `None`.
 
     Args:
         model: Any built `keras.Model`. It is trained in place: its weights
