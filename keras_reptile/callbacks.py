@@ -47,6 +47,7 @@ class MetaTrainer(keras.callbacks.Callback):
     Args:
         validation: Classes to evaluate on. Neither those trained on nor
             those reported on, as the best checkpoint is chosen by them.
+            Where labels are fixed in training, with the same.
         protocol: How to evaluate. The first of its modes is `val_accuracy`,
             another one `val_accuracy_<mode>`.
         eval_interval: Meta-steps between evaluations; `None` evaluates at
@@ -56,7 +57,7 @@ class MetaTrainer(keras.callbacks.Callback):
         checkpoint_interval: Meta-steps between checkpoints; `None` takes
             `eval_interval`, and where that is `None`, too, the ends of epochs.
         keep: How many of the newest checkpoints stay. The best by
-            `val_accuracy` stays as `best.npz` besides.
+            `val_accuracy`, of equals the last, stays as `best.npz` besides.
         resume: Goes on from the newest checkpoint in `checkpoint_dir`, if
             there is one. Without it a folder that holds any is refused.
         gradient_agreement: Also logs, with every evaluation, how far the

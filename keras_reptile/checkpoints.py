@@ -92,7 +92,7 @@ def write(
 def restore(
     path: Path | IO[bytes], model: keras.Model, settings: dict | None = None
 ) -> dict:
-    """Sets a model's variables to those of a checkpoint.
+    """Sets a model's variables, and its `labels`, to those of a checkpoint.
 
     Args:
         path: Of the file, or the file itself, as in `read`.

@@ -149,7 +149,7 @@ class EpisodeSpec:
         check_integer("seed", seed, 0)
         if not tf.is_tensor(number):
             check_integer("number", number, 0)
-        elif not number.dtype.is_integer or number.shape.rank != 0:
+        elif not number.dtype.is_integer or number.shape.rank not in (0, None):
             raise ValueError(
                 "`number` must be an integer, or a scalar tensor of integers. "
                 f"Received: {number.dtype.name} of shape {number.shape}."

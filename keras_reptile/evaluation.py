@@ -30,7 +30,7 @@ from keras_reptile import (
 )
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
-from keras_reptile.fixed_labels import check_same_labels
+from keras_reptile.fixed_labels import check_evaluated
 from keras_reptile.inner_variables import selected
 from keras_reptile.protocol import Protocol
 from keras_reptile.scores import Scores
@@ -65,7 +65,8 @@ def evaluate(
 
     Raises:
         ValueError: If the classes cannot give such episodes, the model's
-            output is not `ways` wide, or an argument is something else.
+            output is not `ways` wide, or an argument is something else; or
+            if labels are not those that the model has learned.
 
     Example:
 
@@ -75,7 +76,7 @@ def evaluate(
     ```
     """
     check_protocol(model, classes, protocol)
-    check_same_labels(model.labels, getattr(classes, "labels", None))
+    check_evaluated(model, getattr(classes, "labels", None))
     strategy = model.distribute_strategy
     at_once = _AT_ONCE * strategy.num_replicas_in_sync
     # Negative seeds, which no training stream has.

@@ -12,6 +12,7 @@ from keras_reptile import (
     fixed_labels,
     monitors,
     resuming,
+    settings,
     shapes,
 )
 from keras_reptile.layer_state import check_state_of_layers
@@ -53,7 +54,8 @@ class FitsEpisodes:
                 the model, or an argument means nothing here
                 (`batch_size`, `class_weight`) or misleads (`initial_epoch`
                 with `resume`, BackupAndRestore, averages swapped in at the
-                ends of epochs beside checkpoints).
+                ends of epochs beside checkpoints), or labels that are fixed
+                are not those of the validation or those learned before.
             FloatingPointError: Of a `MetaTrainer`, if more inner loops than
                 its `max_nonfinite` end in NaN or infinity.
             OSError: Of a `MetaTrainer`, if it cannot write.
@@ -71,13 +73,13 @@ class FitsEpisodes:
         kwargs.setdefault("shuffle", False)
         self._check_validation_data(kwargs)
         fit_warnings.warn_of_same_tasks(x, kwargs.get("validation_data"))
-        fixed_labels.check_validation_labels(x, kwargs.get("validation_data"))
+        fixed_labels.check_streams(x, kwargs.get("validation_data"))
         self._share_validation_data(kwargs)
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
-        with resuming.watched(self, x, kwargs.get("callbacks")) as done:
-            self.labels = fixed_labels.of_stream(x)
+        watched = resuming.watched(self, x, kwargs.get("callbacks"))
+        with watched as done, fixed_labels.learned(self, x):
             if done is not None:
                 return resuming.fit_from_here(
                     self, self._keras_fit, x, done, kwargs
@@ -162,12 +164,15 @@ class FitsEpisodes:
             dict by name with `return_dict=True`.
 
         Raises:
-            ValueError: If the episodes do not suit the model.
+            ValueError: If the episodes do not suit the model, or have other
+                labels than those it has learned.
         """
         fit_checks.check_arguments(x, y, kwargs)
         if isinstance(x, tf.distribute.DistributedDataset):
             return self._keras_evaluate(x, **kwargs)  # `fit` has checked it.
         self._check_tasks(x)
+        if settings.of_stream(x):
+            fixed_labels.check_evaluated(self, fixed_labels.of_stream(x))
         if x.element_spec != self._evaluate_spec:
             self._evaluate_spec, self.test_function = x.element_spec, None
         epoch_checks.check_epochs(

@@ -41,6 +41,7 @@ class MetaModel(
     ConfiguresBothLoops,
     FitsEpisodes,
     RefusesOtherCalls,
+    fixed_labels.KnowsLabels,
     keras_under_strategies.FitUnderStrategies,
     keras.Model,
 ):
@@ -48,8 +49,7 @@ class MetaModel(
 
     In the inner loop and in evaluation batch normalisation takes the statistics
     of the batch at hand, whatever `training` its layer is called with; a frozen
-    layer keeps its moving averages. `labels` are the names of the outputs where
-    they were fixed in training (`kr.data.from_groups`), else `None`.
+    layer keeps its moving averages.
 
     Args:
         model: Any built `keras.Model`. It is trained in place: its weights
@@ -104,8 +104,6 @@ class MetaModel(
         self.inner_model = model
         self.algorithm = algorithms.get(algorithm)
         self.inner_state = inner_state
-        # Names of the outputs, where those of the episodes are fixed.
-        self.labels = None
         # Without this, `fit` would build by calling the model on a Task.
         self.built = True
 
@@ -232,7 +230,8 @@ class MetaModel(
         task = personal.support_task(
             self.learner, x, y, steps, batch_size, seed
         )
-        fixed_labels.warn_of_missing(task.support.y.numpy(), self.labels)
+        if self.learner.loss_function.takes_labels:
+            fixed_labels.warn_of_missing(task.support.y.numpy(), self.labels)
         self.check_layers_on(task.support.x.shape[1:], task.support.x.dtype)
         adapt = self.compiled_function(
             ("adapt", tuple(self.learner.adapts)), self.learner.adapt

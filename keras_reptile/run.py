@@ -97,7 +97,7 @@ class Run:
     def save_best(self, accuracy: float) -> None:
         """Writes the best checkpoint, if none was better before.
 
-        Of equals the later one is kept, whose outer step was smaller.
+        Of equals the later one is kept, whose outer step is mostly smaller.
 
         Args:
             accuracy: That of the model as it stands.

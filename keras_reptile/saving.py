@@ -14,6 +14,7 @@ from keras_reptile.stateless import without_decay
 
 _OPTIMIZERS = ("optimizer", "inner_optimizer")
 _UNDECAYED = "_without_decay"
+_LABELS = "labels_that_are_fixed"
 
 
 class SavesBothLoops:
@@ -38,7 +39,7 @@ class SavesBothLoops:
             "algorithm": algorithms.serialize(self.algorithm),
             "inner_state": self.inner_state,
             "name": self.name,
-            "labels": self.labels,
+            **({} if self.labels is None else {_LABELS: self.labels}),
         }
 
     @classmethod
@@ -46,7 +47,7 @@ class SavesBothLoops:
         config = dict(config)
         for key in ("model", "algorithm"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
-        labels = config.pop("labels", None)  # Files of before have none.
+        labels = config.pop(_LABELS, None)
         model = cls(**config)
         model.labels = labels
         return model

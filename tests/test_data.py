@@ -82,7 +82,7 @@ def test_arrays_that_make_no_classes_are_refused(x, counts, text):
         (np.ma.masked_equal([0, 0, 1, 1], 1), "`y`.*2 masked values of 4"),
         (
             np.array(["a", None, "b", None], object),
-            "2 of 4 are no strings, the first being None at 1",
+            "of which 2 of 4 are no strings, the first being None at 1",
         ),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from conftest import LOSS, messages
 
 import keras_reptile as kr
+from keras_reptile import fixed_labels
 
 SPEC = kr.EpisodeSpec(ways=3, shots=2, queries=1, inner_steps=4)
 
@@ -245,8 +246,10 @@ def test_other_labels_than_those_learned_are_not_evaluated(order, fixed):
     other = kr.data.from_groups(parts, fixed)
     model, stream = network(), train.episodes(SPEC)
     protocol = kr.Protocol(ways=3, shots=2, num_episodes=2)
-    text = r"\['0', '1', '2'\].*Received: " + (
-        r"\['2', '0', '1'\]" if fixed else "labels that are not fixed"
+    text = (
+        "the same in another order, as '2' in the place of '0'"
+        if fixed
+        else "labels that are not fixed, in the place of 0, 1, 2"
     )
     with pytest.raises(ValueError, match=text):
         trainer = kr.MetaTrainer(other, protocol)
@@ -268,41 +271,111 @@ def test_other_labels_than_those_learned_are_not_evaluated(order, fixed):
     )
 
 
+def other_order(data):
+    parts = {g: data.group(g).subset([2, 0, 1]) for g in range(data.num_groups)}
+    return kr.data.from_groups(parts, fixed_labels=True)
+
+
+def fitted(data, **arguments):
+    model = network()
+    model.fit(data.episodes(SPEC), steps_per_epoch=1, verbose=0, **arguments)
+    return model
+
+
 def test_a_model_knows_the_labels_it_has_learned(tmp_path):
     train = machines(3, fixed_labels=True)
-    parts = {g: train.group(g).subset([2, 0, 1]) for g in range(3)}
-    other = kr.data.from_groups(parts, fixed_labels=True)
+    other = other_order(train)
     protocol = kr.Protocol(ways=3, shots=2, inner_steps=2, num_episodes=2)
-    model = network()
-    kr.evaluate(model, other, protocol)  # It has learned none.
-    model.fit(train.episodes(SPEC), steps_per_epoch=1, verbose=0)
+    kr.evaluate(network(), other, protocol)  # It has learned none.
+    model = fitted(train)
     kr.checkpoints.write(tmp_path / "c.npz", model)
     model.save(tmp_path / "model.keras")
     restored = network()
     kr.checkpoints.restore(tmp_path / "c.npz", restored)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for same in (model, restored, loaded):
-        assert same.labels == ["0", "1", "2"]
+        assert pickle.loads(pickle.dumps(same.labels)) == ["0", "1", "2"]
         kr.evaluate(same, train.subset([0]), protocol)
         for classes in (other, train.group(0)):
             with pytest.raises(ValueError, match="must be those"):
                 kr.evaluate(same, classes, protocol)
+            with pytest.raises(ValueError, match="must be those"):
+                same.evaluate(classes.episodes(SPEC), steps=1)
+    model.labels = None
+    kr.evaluate(model, other, protocol)
+    kr.checkpoints.write(tmp_path / "none.npz", model)
+    kr.checkpoints.restore(tmp_path / "none.npz", restored)
+    assert restored.labels is None
+
+
+def test_what_a_further_fit_learns_of_labels():
+    train = machines(3, fixed_labels=True)
+    model = fitted(train)
+    # What its labels mean is not known.
+    own = train.episodes(SPEC).map(lambda task: task)
+    model.fit(own, steps_per_epoch=1, verbose=0)
+    assert model.labels == ["0", "1", "2"]
+    with pytest.raises(ValueError, match="another order.*part.subset"):
+        model.fit(other_order(train).episodes(SPEC), steps_per_epoch=1)
     model.fit(train.group(0).episodes(SPEC), steps_per_epoch=1, verbose=0)
     assert model.labels is None
+    with pytest.raises(TypeError, match="epocs"):
+        model.fit(train.episodes(SPEC), steps_per_epoch=1, epocs=2)
+    assert model.labels is None  # Nothing was learned.
+
+
+def test_a_resumed_run_knows_its_labels(tmp_path):
+    train = machines(3, fixed_labels=True)
+    folder = {"checkpoint_dir": str(tmp_path)}
+    fitted(train, callbacks=[kr.MetaTrainer(**folder)])
+    trainer = kr.MetaTrainer(**folder, resume=True)
+    # All of it was done before.
+    assert fitted(train, callbacks=[trainer]).labels == ["0", "1", "2"]
+    trainer = kr.MetaTrainer(**folder, resume=True)
+    with pytest.raises(ValueError, match="settings it was started with"):
+        fitted(other_order(train), callbacks=[trainer])
+
+
+def test_many_labels_are_known_by_name():
+    names = [f"name {k}" for k in range(1_500)]
+    x = np.random.default_rng(0).normal(size=(1_500, 2))
+    part = kr.data.ClassDataset(x, [1] * 1_500, names)
+    data = kr.data.from_groups({"a": part}, fixed_labels=True)
+    assert (
+        fixed_labels.of_stream(data.stream(kr.EpisodeSpec(1_500, 1, 0), 1, 0))
+        == names
+    )
+
+
+@pytest.mark.parametrize("labels", ["abc", ["a", 1], ["a", "a"], 5])
+def test_labels_that_are_no_names_are_refused(labels):
+    with pytest.raises(ValueError, match="all of them distinct"):
+        network().labels = labels
 
 
 def test_adapt_takes_names_and_says_which_are_missing(caplog):
     train = machines(3, fixed_labels=True)
-    model = network()
     x, y = train.group(0).x, np.repeat([0, 1, 2], 8)
     with pytest.raises(ValueError, match="`y` must be numbers"):
-        model.adapt(x, y.astype(str), steps=1)
-    model.fit(train.episodes(SPEC), steps_per_epoch=1, verbose=0)
+        network().adapt(x, y.astype(str), steps=1)
+    model = fitted(train)
     by_number = model.adapt(x, y, steps=3)
     by_name = model.adapt(x, y.astype(str).astype(object), steps=3)
+    of_bytes = model.adapt(x, y.astype(bytes), steps=3)
     assert "no examples" not in messages(caplog)
     np.testing.assert_array_equal(by_number(x), by_name(x))
+    np.testing.assert_array_equal(by_number(x), of_bytes(x))
     model.adapt(x[8:16], ["1"] * 8, steps=1)
     assert "no examples of 0, 2" in messages(caplog)
-    with pytest.raises(ValueError, match=r"\['0', '1', '2'\].*\['worn'\]"):
+    with pytest.raises(ValueError, match="on, 0, 1, 2.*Received: worn besides"):
         model.adapt(x[:2], ["1", "worn"])
+    with pytest.raises(ValueError, match=r"shape \(24, 1\)"):
+        model.adapt(x, y.astype(str)[:, np.newaxis])
+    # Numbers for names, of which integers could be either.
+    model.labels = ["1", "2", "3"]
+    with pytest.raises(ValueError, match=r"1, 2, 3.*either.*y.astype\(str\)"):
+        model.adapt(x, y, steps=1)
+    third = model.adapt(x, (y + 1).astype(str), steps=3)
+    np.testing.assert_array_equal(by_number(x), third(x))
+    model.labels = ["a", "b", "c"]
+    np.testing.assert_array_equal(by_number(x), model.adapt(x, y, steps=3)(x))

@@ -40,8 +40,8 @@ def from_arrays(x: ArrayLike, y: ArrayLike) -> ClassDataset:
     if y.dtype.kind not in "iuUSb":
         raise ValueError(
             "Labels must be integers or strings. Received: y of dtype "
-            f"{y.dtype}. If they are whole numbers, pass `y.astype(int)`; if "
-            f"they are names, `y.astype(str)`.{_missing(y)} Targets of "
+            f"{y.dtype}{_missing(y)}. If they are whole numbers, pass "
+            "`y.astype(int)`; if they are names, `y.astype(str)`. Targets of "
             "a regression make no classes: for them there is "
             "`kr.data.from_function`."
         )
@@ -57,8 +57,8 @@ def _missing(y):
         return ""
     first = missing[0]
     return (
-        f" {len(missing)} of {len(y)} are no strings, the first being "
-        f"{y[first]!r} at {first}: leave out what is missing."
+        f", of which {len(missing)} of {len(y)} are no strings, the first "
+        f"being {y[first]!r:.40} at {first}. Leave out what is missing"
     )
 
 

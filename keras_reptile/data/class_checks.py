@@ -1,5 +1,7 @@
 """What is asked of arrays that are to become classes."""
 
+import collections
+
 import numpy as np
 
 from keras_reptile.array_input import check_unmasked
@@ -123,16 +125,18 @@ def checked_indices(
 
 
 def _of_names(chosen, names, one):
-    unknown = [name for name in chosen if name not in names]
+    counts = collections.Counter(names)
+    unknown = [name for name in chosen if name not in counts]
     if unknown:
         raise ValueError(
             f"Expected names of a {one} that is there. Received: "
             f"{unknown!s:.100}, and there are {names!s:.200}."
         )
-    twice = [name for name in chosen if names.count(name) > 1]
+    twice = [name for name in chosen if counts[name] > 1]
     if twice:
         raise ValueError(
             f"Expected a name that one {one} has. Received: '{twice[0]}', "
             "which several have. Choose by integers."
         )
-    return np.array([names.index(name) for name in chosen], int)
+    places = {name: place for place, name in enumerate(names)}
+    return np.array([places[name] for name in chosen], int)

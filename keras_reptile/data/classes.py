@@ -76,8 +76,12 @@ class ClassDataset(EpisodeSource):
         """Shape of one example."""
         return self.x.shape[1:]
 
-    # Names of the classes by label, where labels are the same in all episodes.
-    labels = None
+    @property
+    def labels(self) -> list[str] | None:
+        """Names of the classes, in order, where all episodes have the same.
+
+        `None` here, as labels are in the order drawn.
+        """
 
     @functools.cached_property
     def checksum(self) -> int:

@@ -15,7 +15,7 @@ from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, draw_indices
 from keras_reptile.integers import check_integer
 
-_OF_NAMES = " A name's is `groups.index(name)` of this attribute."
+_OF_NAMES = " That of a name is `people.groups.index(name)`, for such data."
 _SHOWN = 10
 
 
@@ -155,7 +155,8 @@ class GroupedClasses(ClassDataset):
                 group.
 
         Returns:
-            `GroupedClasses` of their own, with a copy of the examples.
+            `GroupedClasses` of their own, with a copy of the examples. Classes
+            are left out before they are grouped.
 
         Raises:
             ValueError: If there are none, one is not there or comes twice.
