@@ -59,6 +59,8 @@ class MetaModel(
         inner_state: What becomes of the inner optimizer's slots.
             `"average"`: every task of a meta-batch starts from the same
             slots and the mean is kept, so that they can run side by side.
+            `"last"`: the same, but the slots of the last are kept, which
+            are of as few tasks as those that are carried.
             `"carry"`: from task to task, one after another, as the original.
             `"reset"`: every task starts with a new optimizer.
         name: The model's name.
@@ -151,6 +153,7 @@ class MetaModel(
             gradients,
             [state.slots for state in adapted],
             real,
+            numbers,
             self.inner_state,
             before,
             self.learner.fresh_slots,

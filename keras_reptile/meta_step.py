@@ -204,13 +204,36 @@ def all_finite(tensors) -> tf.Tensor:
     )
 
 
-def update(gradients, slots, real, mode: str, before, fresh):
+def _of_last(slots, counted, numbers) -> list:
+    """The slots of the last task of all replicas that counts.
+
+    Args:
+        slots: A list of tensors for each task of this replica.
+        counted: Whether each counts, booleans of shape `(tasks,)`.
+        numbers: Of the tasks in the meta-batch, int64 of shape `(tasks,)`.
+    """
+    numbers = tf.where(counted, numbers, -1)
+    last = tf.reduce_max(numbers)[tf.newaxis]
+    (last_of_all,) = distribution.gathered([tf.cast(last, tf.float32)])
+    is_last = counted & (
+        tf.cast(numbers, tf.float32) == tf.reduce_max(last_of_all)
+    )
+    sums = []
+    for parts in zip(*slots):
+        column = tf.reshape(is_last, (-1, *[1] * len(parts[0].shape)))
+        # A sum of one and zeros, as the task is another replica's.
+        sums.append(tf.reduce_sum(tf.where(column, tf.stack(parts), 0), 0))
+    return distribution.sum_over_replicas(sums)
+
+
+def update(gradients, slots, real, numbers, mode: str, before, fresh):
     """The meta-gradient of a meta-step, and the slots after it.
 
     Args:
         gradients: The meta-gradient of each task of this replica.
         slots: The inner optimizer's slots after each.
         real: Whether each task counts, booleans of shape `(tasks,)`.
+        numbers: Of the tasks in the meta-batch, int64 of shape `(tasks,)`.
         mode: One of `INNER_STATES`.
         before: The slots before the meta-step.
         fresh: The slots of an optimizer not yet used.
@@ -221,23 +244,24 @@ def update(gradients, slots, real, mode: str, before, fresh):
     """
     # Integers are step counters, the same in every task.
     floating = [i for i, s in enumerate(before) if s.dtype.is_floating]
-    if mode != "average":
+    if mode in ("carry", "reset"):
         mean = mean_over_tasks(gradients, real)
         # Slots that are carried have left out what failed, see `run_tasks`.
         after = fresh if mode == "reset" else slots[-1]
         return mean.values, after, mean.counted
-    lists = [
-        [*gradient, *(of_task[i] for i in floating)]
-        for gradient, of_task in zip(gradients, slots)
-    ]
+    of_tasks = [[of_task[i] for i in floating] for of_task in slots]
+    lists = [[*g, *of_task] for g, of_task in zip(gradients, of_tasks)]
     mean = mean_over_tasks(lists, real)
     number = len(gradients[0])
-    means = dict(zip(floating, mean.values[number:]))
+    after = mean.values[number:]
+    if mode == "last":
+        after = _of_last(of_tasks, mean.counted, numbers)
+    after = dict(zip(floating, after))
     kept = [
-        tf.where(mean.count > 0, means.get(i, slots[0][i]), old)
+        tf.where(mean.count > 0, after.get(i, slots[0][i]), old)
         for i, old in enumerate(before)
     ]
     return mean.values[:number], kept, mean.counted
 
 
-INNER_STATES = ("average", "carry", "reset")
+INNER_STATES = ("average", "last", "carry", "reset")

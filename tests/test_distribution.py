@@ -45,7 +45,7 @@ def assert_close(ours, theirs):
             marks=pytest.mark.slow,
         ),
         (6, {}),
-        (5, {"dropout": True, "steps_per_execution": 2}),
+        (5, {"dropout": True, "steps_per_execution": 2, "inner_state": "last"}),
         (3, {"jit_compile": True}),
         (2, {"steps_per_execution": 2}),
     ],

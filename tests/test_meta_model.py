@@ -38,6 +38,8 @@ def by_hand(inner_state, steps, tasks):
             slot_ends.append([v.numpy() for v in optimizer.variables])
             if inner_state == "carry":
                 slots = slot_ends[-1]
+        if inner_state == "last":
+            slots = slot_ends[-1]
         if inner_state == "average":
             slots = [np.mean(s, 0) for s in zip(*slot_ends)]
         if inner_state == "reset":
@@ -47,7 +49,7 @@ def by_hand(inner_state, steps, tasks):
     return [v.numpy() for v in weights]
 
 
-@pytest.mark.parametrize("inner_state", ["average", "carry", "reset"])
+@pytest.mark.parametrize("inner_state", ["average", "last", "carry", "reset"])
 def test_the_update_is_the_papers(inner_state):
     model = trained(inner_state=inner_state)
     keras.utils.set_random_seed(0)

@@ -51,7 +51,7 @@ def fit(model, tasks, steps=3, **arguments):
 
 
 @pytest.mark.parametrize("failing", [[1], [0, 2]])
-@pytest.mark.parametrize("inner_state", ["average", "reset", "carry"])
+@pytest.mark.parametrize("inner_state", ["average", "last", "reset", "carry"])
 def test_they_are_left_out(inner_state, failing):
     with_them, alone = meta_model(inner_state), meta_model(inner_state)
     history = fit(with_them, stream(failing)).history
@@ -64,7 +64,7 @@ def test_they_are_left_out(inner_state, failing):
         np.testing.assert_allclose(history[name], expected[name], 1e-5)
 
 
-@pytest.mark.parametrize("inner_state", ["average", "reset", "carry"])
+@pytest.mark.parametrize("inner_state", ["average", "last", "reset", "carry"])
 def test_where_all_fail_nothing_changes(inner_state):
     model = meta_model(inner_state)
     before = all_values(model)

@@ -38,9 +38,10 @@ _INNER_STATE = flags.DEFINE_enum(
     "inner_state",
     None,
     kr.meta_model.INNER_STATES,
-    "What becomes of the inner optimizer's slots after a meta-iteration; the "
-    "original carries them from task to task. (default: carry with "
-    "--preset=original, else average)",
+    "What becomes of the inner optimizer's slots after a meta-iteration: the "
+    "original carries them from task to task; others are the mean of all "
+    "tasks', the last one's, or none. (default: carry with --preset=original, "
+    "else average)",
 )
 
 _CONVOLUTION_DTYPE = flags.DEFINE_enum(
