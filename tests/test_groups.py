@@ -254,6 +254,7 @@ def test_other_labels_than_those_learned_are_not_evaluated(order, fixed):
     with pytest.raises(ValueError, match=text):
         trainer = kr.MetaTrainer(other, protocol)
         model.fit(stream, steps_per_epoch=1, callbacks=[trainer])
+    assert model.meta_step == 0  # Before training.
     with pytest.raises(ValueError, match=text):
         model.fit(
             stream,
