@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from keras_reptile.data.class_checks import checked_indices
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import EpisodeSpec, draw_indices
+from keras_reptile.fixed_labels import some
 from keras_reptile.integers import check_integer
 
 _OF_NAMES = " That of a name is `people.groups.index(name)`, for such data."
-_SHOWN = 10
 
 
 def from_groups(
@@ -252,9 +252,9 @@ def _check_labels(groups):
         raise ValueError(
             "With fixed labels all groups must have the same classes. Received:"
             f" {len(lacking)} of {len(groups)} groups lack some of "
-            f"{_some(everywhere)}; '{group}' lacks {_some(lacks)}. Choose the "
-            "classes, `labels`, and keep the groups that have them: {name: "
-            "part.subset(labels) for name, part in groups.items() if "
+            f"{some(sorted(everywhere))}; '{group}' lacks {some(lacks)}. "
+            "Choose the classes, `labels`, and keep the groups that have them: "
+            "{name: part.subset(labels) for name, part in groups.items() if "
             "set(labels) <= set(part.names)}."
         )
     for group, part in others:
@@ -265,9 +265,3 @@ def _check_labels(groups):
                 f"'{group}' than in '{first}'. Take `part.subset(labels)` of "
                 "each."
             )
-
-
-def _some(names):
-    names = sorted(names)
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
