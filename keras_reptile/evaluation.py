@@ -25,7 +25,7 @@ from keras_reptile import (
     distribution,
     fit_checks,
     loss_checks,
-    meta_step,
+    meta_update,
     shapes,
 )
 from keras_reptile.data.classes import ClassDataset
@@ -208,7 +208,7 @@ def _scoring_function(model, protocol, at_once):
         }
         # TensorFlow's fused ReLU makes 0 of NaN, so that outputs may be finite
         # where weights are not.
-        failed = ~meta_step.all_finite(adapted.weights)
+        failed = ~meta_update.all_finite(adapted.weights)
         hits |= {mode: tf.where(failed, 0.0, hits[mode]) for mode in modes}
         for mode in modes:
             failed |= tf.reduce_any(_has_nan(outputs[mode]))

@@ -19,7 +19,7 @@ from keras_reptile import (
     fit_checks,
     fixed_labels,
     keras_under_strategies,
-    meta_step,
+    meta_update,
     personal,
     task_running,
 )
@@ -32,7 +32,7 @@ from keras_reptile.saving import SavesBothLoops
 from keras_reptile.shapes import check_model
 from keras_reptile.stateless import is_learning_rate
 
-INNER_STATES = meta_step.INNER_STATES
+INNER_STATES = meta_update.INNER_STATES
 
 
 @keras.saving.register_keras_serializable(package="keras_reptile")
@@ -149,7 +149,7 @@ class MetaModel(
                 self, self.algorithm, tasks, step * first + numbers
             )
         )
-        gradient, slots, counted = meta_step.update(
+        gradient, slots, counted = meta_update.update(
             gradients,
             [state.slots for state in adapted],
             real,
@@ -174,7 +174,7 @@ class MetaModel(
             self, task_running.adapt_only, tasks, numbers
         )
         adapted = [state for _, state in results]
-        finite = [meta_step.all_finite(state.weights) for state in adapted]
+        finite = [meta_update.all_finite(state.weights) for state in adapted]
         return self._logs(tasks, adapted, real, real & tf.stack(finite))
 
     def logs_so_far(self) -> dict:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import checks, meta_step
+from keras_reptile import checks, meta_update
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
@@ -66,7 +66,7 @@ def personal_model(model: keras.Model, state: State, x) -> keras.Model:
         ValueError: If the model cannot be copied, the inner loop diverged, or
             a batch normalisation is used at several places.
     """
-    if not meta_step.all_finite(state.weights):
+    if not meta_update.all_finite(state.weights):
         raise ValueError(
             "The inner loop of `adapt` ended in NaN or infinity. Received: "
             f"model '{model.name}' and {len(x)} examples. Compile it with a "

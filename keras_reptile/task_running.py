@@ -13,7 +13,7 @@ All give the same weights, rounding aside.
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import algorithm_results, lanes, lowering, meta_step
+from keras_reptile import algorithm_results, lanes, lowering, task_loops
 from keras_reptile.inner_step import State
 from keras_reptile.integers import check_integer
 from keras_reptile.second_order import is_second_order
@@ -125,15 +125,15 @@ def run(model, algorithm, tasks, numbers) -> list:
     if model.task_execution == "vectorized":
         chunk = model.tasks_per_chunk or tasks.batches.shape[0]
         mapped = model.compiled_function(
-            ("tasks", id(algorithm)), meta_step.vectorized(one)
+            ("tasks", id(algorithm)), task_loops.vectorized(one)
         )
-        return meta_step.run_vectorized(mapped, state, tasks, chunk)
+        return task_loops.run_vectorized(mapped, state, tasks, chunk)
     given = learner, state, tasks, tf.unstack(numbers)
     planned = _plan(model, algorithm, *tasks.batches.shape[:2])
     if planned:
         compiled = model.compiled_function(("part", id(algorithm)), part)
-        return meta_step.run_parts(compiled, *given, planned)
-    return meta_step.run_tasks(
+        return task_loops.run_parts(compiled, *given, planned)
+    return task_loops.run_tasks(
         model.compiled_function(("task", id(algorithm)), one),
         *given,
         in_order=model.task_execution == "one_after_another",

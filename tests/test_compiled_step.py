@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_reptile as kr
-from keras_reptile import meta_step
+from keras_reptile import task_loops
 from keras_reptile.episodes import unstack
 
 # The paper's training in 5 and in 20 ways.
@@ -41,7 +41,7 @@ def program(work, way):
         return model.algorithm(model.learner, state, task)
 
     if way == "vectorized":
-        function = meta_step.vectorized(one)
+        function = task_loops.vectorized(one)
     else:
         function, tasks = one, unstack(tasks)[0]
     return model, function, (model.initial_state(), tasks), stream
