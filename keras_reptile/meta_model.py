@@ -59,8 +59,9 @@ class MetaModel(
         inner_state: What becomes of the inner optimizer's slots.
             `"average"`: every task of a meta-batch starts from the same
             slots and the mean is kept, so that they can run side by side.
-            `"last"`: the same, but the slots of the last are kept, which
-            are of as few tasks as those that are carried.
+            `"last"`: likewise, but those of the meta-batch's last task that
+            did not fail are kept and the others' dropped, so that they are
+            of as many tasks as carried ones. Its tasks are to be in no order.
             `"carry"`: from task to task, one after another, as the original.
             `"reset"`: every task starts with a new optimizer.
         name: The model's name.

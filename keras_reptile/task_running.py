@@ -58,7 +58,8 @@ def choose(
         raise ValueError(
             'inner_state="carry" passes the slots from task to task, so that '
             "tasks run one after another. Received: task_execution="
-            f'{task_execution!r}. Use "auto", or inner_state="average".'
+            f'{task_execution!r}. Use "auto", or inner_state="average" or '
+            '"last".'
         )
     unmappable = _why_not_vectorized(model, algorithm)
     if convolution_dtype is not None:
@@ -163,7 +164,10 @@ def _why_not_vectorized(model, algorithm):
 
 def _chosen(inner_state, run_eagerly, unmappable):
     if inner_state == "carry":
-        return "one_after_another", "each starts from the slots of the last"
+        return (
+            "one_after_another",
+            "each starts from the slots of the one before",
+        )
     if run_eagerly:
         return "one_after_another", "nothing is compiled"
     if lowering.has_accelerator() and not unmappable:

@@ -62,6 +62,19 @@ def test_four_replicas_equal_one_device(strategy, tasks, settings):
             np.testing.assert_array_equal(copies[0], copy)
 
 
+@pytest.mark.parametrize("inner_state", ["average", "last"])
+def test_slots_of_which_none_is_floating(strategy, inner_state):
+    def of_counter_only():
+        rate = keras.optimizers.schedules.ExponentialDecay(0.02, 5, 0.9)
+        optimizer = keras.optimizers.SGD(rate)
+        return trained(3, inner_state=inner_state, inner_optimizer=optimizer)[0]
+
+    alone = of_counter_only()
+    with strategy.scope():
+        shared = of_counter_only()
+    assert_same(all_values(alone), all_values(shared), exact=False)
+
+
 def test_a_strategy_of_one_device(tmp_path):
     alone, history = trained(3, inner_state="carry")
     with tf.distribute.OneDeviceStrategy("CPU:0").scope():

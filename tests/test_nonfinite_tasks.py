@@ -76,14 +76,21 @@ def test_where_all_fail_nothing_changes(inner_state):
             np.testing.assert_array_equal(before[name], after[name], name)
 
 
-def test_on_several_replicas(strategy):
-    alone = meta_model()
-    fit(alone, stream([1]))
+@pytest.mark.parametrize(
+    "inner_state, failing", [("average", [1]), ("last", [2]), ("last", [0, 2])]
+)
+def test_on_several_replicas(strategy, inner_state, failing):
+    alone = meta_model(inner_state)
+    fit(alone, stream(failing))
     with strategy.scope():
-        shared = meta_model()
-    history = fit(shared, stream([1])).history
-    assert history["inner/nonfinite_tasks"] == [3]
+        shared = meta_model(inner_state)
+    history = fit(shared, stream(failing)).history
+    assert history["inner/nonfinite_tasks"] == [3 * len(failing)]
     assert_same(all_values(alone), all_values(shared), exact=False)
+    for slot in shared.inner_optimizer.variables:
+        copies = strategy.experimental_local_results(slot.value)
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copies[0], copy)
 
 
 def test_too_many_stop_the_training():

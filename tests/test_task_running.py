@@ -39,7 +39,11 @@ def test_all_ways_to_run_give_the_same_weights(inner_state, settings):
 
 @pytest.mark.parametrize(
     "inner_state, dropout",
-    [("average", True), pytest.param("reset", False, marks=pytest.mark.slow)],
+    [
+        ("average", True),
+        ("last", False),
+        pytest.param("reset", False, marks=pytest.mark.slow),
+    ],
 )
 def test_tasks_cut_among_cores_give_the_same_weights(
     inner_state, dropout, monkeypatch
@@ -60,6 +64,7 @@ def test_tasks_cut_among_cores_give_the_same_weights(
     "inner_state, tasks_per_chunk",
     [
         ("average", 2),
+        ("last", 2),
         ("reset", None),
         pytest.param("average", None, marks=pytest.mark.slow),
         pytest.param("reset", 2, marks=pytest.mark.slow),
