@@ -64,7 +64,7 @@ def test_tasks_cut_among_cores_give_the_same_weights(
     "inner_state, tasks_per_chunk",
     [
         ("average", 2),
-        ("last", 2),
+        ("last", None),
         ("reset", None),
         pytest.param("average", None, marks=pytest.mark.slow),
         pytest.param("reset", 2, marks=pytest.mark.slow),
