@@ -25,11 +25,11 @@ def check_groups(groups) -> None:
                 "The classes of a group must be a ClassDataset, as in "
                 f"{example}. Received: {type(part).__name__} for '{name}'."
             )
-        if hasattr(part, "groups"):
+        if hasattr(part, "groups"):  # Its class imports this module.
             raise ValueError(
                 "A group must be of classes, not of groups. Received: "
-                f"GroupedClasses for '{name}'. To join some, take their groups "
-                "one by one: {n: some.group(i) for i, n in "
+                f"{type(part).__name__} for '{name}'. To join some, take "
+                "their groups one by one: {n: some.group(i) for i, n in "
                 "enumerate(some.groups)}."
             )
     first, *others = groups.items()
