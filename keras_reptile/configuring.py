@@ -10,6 +10,7 @@ from keras_reptile import (
     keras_under_strategies,
     personal,
     settings,
+    slot_decay,
     task_running,
 )
 from keras_reptile.inner_variables import InnerVariables
@@ -126,7 +127,9 @@ class ConfiguresBothLoops:
                 given["metrics"],
                 self.distribute_strategy.num_replicas_in_sync,
             )
+            decays = self._decays_to_accumulate(learner)
             self._take(given, execution, jit, learner, metrics)
+            self._slot_decays = decays
         personal.warn_unless_copied(self.inner_model)
 
     @property
@@ -178,6 +181,13 @@ class ConfiguresBothLoops:
         compiling.check_outer_decay(given["optimizer"], self.algorithm, learner)
         check_second_order(self.algorithm, learner)
         return learner
+
+    def _decays_to_accumulate(self, learner):
+        if self.inner_state != "accumulate":
+            return None
+        return slot_decay.of_slots(
+            learner.optimizer, self.inner_model.trainable_variables
+        )
 
     def _take(self, given, execution, jit, learner, metrics):
         # The loss and metrics stay here: Keras' own would read a Task as

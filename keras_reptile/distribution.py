@@ -39,7 +39,7 @@ def check_strategy(strategy, model, inner_state: str) -> None:
         raise ValueError(
             'inner_state="carry" passes the slots from task to task, so '
             "the tasks cannot be shared out among devices. Received: "
-            f'{replicas} replicas. Use inner_state="average" or "last".'
+            f'{replicas} replicas. Use inner_state="average" or "accumulate".'
         )
     made_here = strategy.extended.variable_created_in_scope
     if not all(made_here(v.value) for v in model.variables):

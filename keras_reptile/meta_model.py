@@ -59,9 +59,10 @@ class MetaModel(
         inner_state: What becomes of the inner optimizer's slots.
             `"average"`: every task of a meta-batch starts from the same
             slots and the mean is kept, so that they can run side by side.
-            `"last"`: likewise, but those of the meta-batch's last task that
-            did not fail are kept and the others' dropped, so that they are
-            of as many tasks as carried ones. Its tasks are to be in no order.
+            `"accumulate"`: likewise, but they are put together as if the
+            tasks had come one after another, each with the gradients that
+            it had: they forget as fast as carried ones, and are of as many
+            tasks. For optimizers whose slots are linear, such as Adam.
             `"carry"`: from task to task, one after another, as the original.
             `"reset"`: every task starts with a new optimizer.
         name: The model's name.
@@ -158,6 +159,7 @@ class MetaModel(
             self.inner_state,
             before,
             self.learner.fresh_slots,
+            self._slot_decays,
         )
         # Which divides by its scale, if it has one, as after `scale_loss`.
         gradient = [self.optimizer.scale_loss(part) for part in gradient]

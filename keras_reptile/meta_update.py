@@ -7,8 +7,9 @@ original's `Reptile.train_step`, which never resets them in training.
 import tensorflow as tf
 
 from keras_reptile import distribution
+from keras_reptile.accumulated_slots import AccumulatedSlots
 
-INNER_STATES = ("average", "last", "carry", "reset")
+INNER_STATES = ("average", "accumulate", "carry", "reset")
 
 
 def _summed(lists, real) -> tuple:
@@ -53,33 +54,7 @@ def all_finite(tensors) -> tf.Tensor:
     )
 
 
-def _of_last(slots, counted, numbers) -> list:
-    """The slots of the last task of all replicas that counts.
-
-    Args:
-        slots: A list of tensors for each task of this replica.
-        counted: Whether each counts, booleans of shape `(tasks,)`.
-        numbers: Of the tasks in the meta-batch, int64 of shape `(tasks,)`.
-
-    Returns:
-        Tensors that are 0 on all replicas but the one that ran the task.
-    """
-    numbers = tf.where(counted, tf.cast(numbers, tf.float32), -1.0)
-    last = tf.reduce_max(numbers, keepdims=True)
-    (of_replicas,) = distribution.gathered([last])
-    is_last = counted & (numbers == tf.reduce_max(of_replicas))
-    rows = [
-        tf.where(_as_column(is_last, parts[0]), tf.stack(parts), 0)
-        for parts in zip(*slots)
-    ]
-    return [tf.reduce_sum(row, 0) for row in rows]
-
-
-def _as_column(of_tasks, like):
-    return tf.reshape(of_tasks, (-1, *[1] * len(like.shape)))
-
-
-def update(gradients, slots, real, numbers, mode: str, before, fresh):
+def update(gradients, slots, real, numbers, mode, before, fresh, decays):
     """The meta-gradient of a meta-step, and the slots after it.
 
     Called where a replica runs, outside of loops and conditions.
@@ -92,6 +67,7 @@ def update(gradients, slots, real, numbers, mode: str, before, fresh):
         mode: One of `INNER_STATES`, which `MetaModel` explains.
         before: The slots before the meta-step.
         fresh: The slots of an optimizer not yet used.
+        decays: Of the slots, from `slot_decay.of_slots`, to accumulate them.
 
     Returns:
         `(meta_gradient, slots, counted)`; the gradient is the mean over the
@@ -99,7 +75,6 @@ def update(gradients, slots, real, numbers, mode: str, before, fresh):
         of this replica's are. Where none is, the gradient is 0 and the slots
         are those before.
     """
-    # Integers are step counters, the same in every task.
     floating = [i for i, s in enumerate(before) if s.dtype.is_floating]
     if mode in ("carry", "reset"):
         floating = []  # No slots of several tasks are put together.
@@ -107,8 +82,9 @@ def update(gradients, slots, real, numbers, mode: str, before, fresh):
     lists = [[*g, *of_task] for g, of_task in zip(gradients, of_tasks)]
     number = len(gradients[0])
     sums, counted = _summed(lists, real)
-    if mode == "last":
-        sums = [*sums[:number], *_of_last(of_tasks, counted, numbers)]
+    if mode == "accumulate":
+        together = AccumulatedSlots(before, decays, slots, counted, numbers)
+        sums = [*sums[:number], *together.of_replica()]
     count = tf.reduce_sum(tf.cast(counted, tf.float32))
     *sums, count = distribution.sum_over_replicas([*sums, count])
     means = [tf.math.divide_no_nan(s, tf.cast(count, s.dtype)) for s in sums]
@@ -117,7 +93,10 @@ def update(gradients, slots, real, numbers, mode: str, before, fresh):
     if mode == "carry":
         # These have left out what failed, see `task_loops.run_tasks`.
         return means[:number], slots[-1], counted
-    after = dict(zip(floating, (sums if mode == "last" else means)[number:]))
+    if mode == "accumulate":
+        return means[:number], together.of_all(sums[number:]), counted
+    # Integers are step counters, the same in every task.
+    after = dict(zip(floating, means[number:]))
     kept = [
         tf.where(count > 0, after.get(i, slots[0][i]), old)
         for i, old in enumerate(before)

@@ -59,7 +59,7 @@ def choose(
             'inner_state="carry" passes the slots from task to task, so that '
             "tasks run one after another. Received: task_execution="
             f'{task_execution!r}. Use "auto", or inner_state="average" or '
-            '"last".'
+            '"accumulate".'
         )
     unmappable = _why_not_vectorized(model, algorithm)
     if convolution_dtype is not None:

@@ -36,6 +36,9 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(values, theirs[name], rtol=1e-5, atol=1e-6)
 
 
+ACCUMULATE = {"inner_state": "accumulate"}
+
+
 # On four replicas: evenly, two left over, and one, and none, for some.
 @pytest.mark.parametrize(
     "tasks, settings",
@@ -45,7 +48,7 @@ def assert_close(ours, theirs):
             marks=pytest.mark.slow,
         ),
         (6, {}),
-        (5, {"dropout": True, "steps_per_execution": 2, "inner_state": "last"}),
+        (5, {"dropout": True, "steps_per_execution": 2, **ACCUMULATE}),
         (3, {"jit_compile": True}),
         (2, {"steps_per_execution": 2}),
     ],
@@ -62,7 +65,7 @@ def test_four_replicas_equal_one_device(strategy, tasks, settings):
             np.testing.assert_array_equal(copies[0], copy)
 
 
-@pytest.mark.parametrize("inner_state", ["average", "last"])
+@pytest.mark.parametrize("inner_state", ["average", "accumulate"])
 def test_slots_of_which_none_is_floating(strategy, inner_state):
     def of_counter_only():
         rate = keras.optimizers.schedules.ExponentialDecay(0.02, 5, 0.9)

@@ -21,7 +21,7 @@ def by_hand(inner_state, steps, tasks):
     stream = CLASSES.episodes(SPEC, meta_batch_size=tasks, seed=1)
     for batch in stream.take(steps):
         start = [v.numpy() for v in weights]
-        ends, slot_ends = [], []
+        ends, slot_ends, gradients = [], [], []
         for t in range(tasks):
             for variable, value in zip(weights, start):
                 variable.assign(value)
@@ -34,12 +34,17 @@ def by_hand(inner_state, steps, tasks):
                     value = loss(y, network(x, training=True))
                 gradient = tape.gradient(value, [w.value for w in weights])
                 optimizer.apply(gradient, weights)
+                gradients.append(gradient)
             ends.append([v.numpy() for v in weights])
             slot_ends.append([v.numpy() for v in optimizer.variables])
             if inner_state == "carry":
                 slots = slot_ends[-1]
-        if inner_state == "last":
-            slots = slot_ends[-1]
+        if inner_state == "accumulate":
+            for variable, value in zip(optimizer.variables, slots):
+                variable.assign(value)
+            for gradient in gradients:
+                optimizer.apply(gradient, weights)
+            slots = [v.numpy() for v in optimizer.variables]
         if inner_state == "average":
             slots = [np.mean(s, 0) for s in zip(*slot_ends)]
         if inner_state == "reset":
@@ -49,7 +54,9 @@ def by_hand(inner_state, steps, tasks):
     return [v.numpy() for v in weights]
 
 
-@pytest.mark.parametrize("inner_state", ["average", "last", "carry", "reset"])
+@pytest.mark.parametrize(
+    "inner_state", ["average", "accumulate", "carry", "reset"]
+)
 def test_the_update_is_the_papers(inner_state):
     model = trained(inner_state=inner_state)
     keras.utils.set_random_seed(0)

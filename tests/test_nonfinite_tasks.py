@@ -51,7 +51,9 @@ def fit(model, tasks, steps=3, **arguments):
 
 
 @pytest.mark.parametrize("failing", [[1], [0, 2]])
-@pytest.mark.parametrize("inner_state", ["average", "last", "reset", "carry"])
+@pytest.mark.parametrize(
+    "inner_state", ["average", "accumulate", "reset", "carry"]
+)
 def test_they_are_left_out(inner_state, failing):
     with_them, alone = meta_model(inner_state), meta_model(inner_state)
     history = fit(with_them, stream(failing)).history
@@ -64,7 +66,9 @@ def test_they_are_left_out(inner_state, failing):
         np.testing.assert_allclose(history[name], expected[name], 1e-5)
 
 
-@pytest.mark.parametrize("inner_state", ["average", "last", "reset", "carry"])
+@pytest.mark.parametrize(
+    "inner_state", ["average", "accumulate", "reset", "carry"]
+)
 def test_where_all_fail_nothing_changes(inner_state):
     model = meta_model(inner_state)
     before = all_values(model)
@@ -77,7 +81,8 @@ def test_where_all_fail_nothing_changes(inner_state):
 
 
 @pytest.mark.parametrize(
-    "inner_state, failing", [("average", [1]), ("last", [2]), ("last", [0, 2])]
+    "inner_state, failing",
+    [("average", [1]), ("accumulate", [1]), ("accumulate", [0, 2])],
 )
 def test_on_several_replicas(strategy, inner_state, failing):
     alone = meta_model(inner_state)

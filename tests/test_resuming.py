@@ -110,7 +110,7 @@ def test_a_stream_that_starts_later_is_resumed_and_continued(tmp_path):
         ({"optimizer": keras.optimizers.SGD(0.1)}, 1, "outer optimizer"),
         ({"inner_weight_decay": 0.9}, 1, "inner_weight_decay.*0.9 here"),
         ({"inner_state": "carry"}, 1, "inner_state.*carry here, and average"),
-        ({"inner_state": "last"}, 1, "inner_state.*last here, and average"),
+        ({"inner_state": "accumulate"}, 1, "inner_state.*accumulate here"),
         ({}, 2, "'seed' is 2 here, and 1"),
         # A number of its own, as streams of equal ones are made once.
         ({}, np.int64(3), "'seed' is 3 here, and 1"),

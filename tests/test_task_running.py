@@ -41,7 +41,7 @@ def test_all_ways_to_run_give_the_same_weights(inner_state, settings):
     "inner_state, dropout",
     [
         ("average", True),
-        ("last", False),
+        ("accumulate", False),
         pytest.param("reset", False, marks=pytest.mark.slow),
     ],
 )
@@ -64,7 +64,7 @@ def test_tasks_cut_among_cores_give_the_same_weights(
     "inner_state, tasks_per_chunk",
     [
         ("average", 2),
-        ("last", None),
+        ("accumulate", None),
         ("reset", None),
         pytest.param("average", None, marks=pytest.mark.slow),
         pytest.param("reset", 2, marks=pytest.mark.slow),

@@ -40,8 +40,8 @@ _INNER_STATE = flags.DEFINE_enum(
     kr.meta_model.INNER_STATES,
     "What becomes of the inner optimizer's slots. carry: from task to task, as "
     "the original. average: the mean of the tasks' of a meta-iteration goes "
-    "on. last: those of the last of them do. reset: none. (default: carry with "
-    "--preset=original, else average)",
+    "on. accumulate: as if carried, for tasks side by side. reset: none. "
+    "(default: carry with --preset=original, else average)",
 )
 
 _CONVOLUTION_DTYPE = flags.DEFINE_enum(
@@ -70,7 +70,7 @@ def chosen(table: dict) -> dict:
             "--inner_state=carry passes the slots from task to task, so that "
             "the tasks cannot be shared out among devices. Received: "
             f"{replicas} replicas by --strategy={strategy.STRATEGY.value}. "
-            "Give --inner_state=average or last, or --strategy=none."
+            "Give --inner_state=average or accumulate, or --strategy=none."
         )
     settings = {**presets.chosen(table), "inner_state": inner_state}
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
