@@ -36,7 +36,7 @@ class AccumulatedSlots:
         self._decays = decays
         self._slots = slots
         self._counted = counted
-        # Integers are counters of the inner steps.
+        # Of inner steps; the optimizers of `slot_decay` have no other integer.
         counter = [s.dtype.is_integer for s in before].index(True)
         steps = [of_task[counter] - before[counter] for of_task in slots]
         self._steps = tf.where(counted, tf.cast(steps, tf.float32), 0.0)
@@ -96,4 +96,5 @@ class AccumulatedSlots:
 
 
 def _kept(decay, steps, dtype):
-    return tf.pow(tf.cast(decay.factor, dtype), tf.cast(steps, dtype))
+    factor = tf.constant(decay.factor, tf.float64)
+    return tf.cast(tf.pow(factor, tf.cast(steps, tf.float64)), dtype)

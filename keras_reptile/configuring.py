@@ -127,7 +127,11 @@ class ConfiguresBothLoops:
                 given["metrics"],
                 self.distribute_strategy.num_replicas_in_sync,
             )
-            decays = self._decays_to_accumulate(learner)
+            decays = None
+            if self.inner_state == "accumulate":
+                decays = slot_decay.of_slots(
+                    given["inner_optimizer"], learner.optimizer.variables
+                )
             self._take(given, execution, jit, learner, metrics)
             self._slot_decays = decays
         personal.warn_unless_copied(self.inner_model)
@@ -181,13 +185,6 @@ class ConfiguresBothLoops:
         compiling.check_outer_decay(given["optimizer"], self.algorithm, learner)
         check_second_order(self.algorithm, learner)
         return learner
-
-    def _decays_to_accumulate(self, learner):
-        if self.inner_state != "accumulate":
-            return None
-        return slot_decay.of_slots(
-            learner.optimizer, self.inner_model.trainable_variables
-        )
 
     def _take(self, given, execution, jit, learner, metrics):
         # The loss and metrics stay here: Keras' own would read a Task as

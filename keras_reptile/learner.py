@@ -77,6 +77,7 @@ class Learner(InnerStep):
         self.adapts = selected(model, inner_variables)
         self.trained_paths = [v.path for v in model.trainable_variables]
         self._steps = None
+        self._keeps_slots = False
         self._first_slots = [v.numpy() for v in self.optimizer.variables]
 
     def state(self) -> State:
@@ -96,8 +97,23 @@ class Learner(InnerStep):
 
         Returns:
             The other one.
+
+        Raises:
+            ValueError: If the tasks' slots are accumulated.
         """
+        if self._keeps_slots:
+            raise ValueError(
+                'inner_state="accumulate" puts together what tasks add to the '
+                "slots that they are given. Received: an algorithm that takes "
+                'fresh ones. Use inner_state="average" or "reset".'
+            )
         return state._replace(slots=self.fresh_slots)
+
+    def keeping_slots(self) -> "Learner":
+        """The same learner, which refuses `with_fresh_slots`."""
+        learner = copy.copy(self)
+        learner._keeps_slots = True
+        return learner
 
     @property
     def fresh_slots(self) -> list:

@@ -62,7 +62,9 @@ class MetaModel(
             `"accumulate"`: likewise, but they are put together as if the
             tasks had come one after another, each with the gradients that
             it had: they forget as fast as carried ones, and are of as many
-            tasks. For optimizers whose slots are linear, such as Adam.
+            tasks. The optimizer's counter goes up by the steps of them all,
+            as when carried. For slots that are known to be linear: of SGD,
+            Adam, AdamW, Lamb, RMSprop, Adagrad and Lion.
             `"carry"`: from task to task, one after another, as the original.
             `"reset"`: every task starts with a new optimizer.
         name: The model's name.

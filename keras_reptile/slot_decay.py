@@ -8,10 +8,7 @@ alone: `0.999**n v` plus what the task adds.
 
 from typing import NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from keras_reptile.stateless import is_learning_rate
+import keras
 
 
 class Decay(NamedTuple):
@@ -25,92 +22,70 @@ class Decay(NamedTuple):
     adds_only: bool
 
 
-def of_slots(optimizer, weights: list) -> list[Decay | None]:
-    """The decay of each slot, by trying a few steps.
+def _of_adam(settings):
+    return {
+        "momentum": Decay(settings["beta_1"], False),
+        "velocity": Decay(settings["beta_2"], True),
+    }
+
+
+# From an optimizer's settings to its slots, by the end of their names. What is
+# not linear is left out: the largest velocity of amsgrad, and the momentum of
+# RMSprop, which is of another slot as well.
+_OF_OPTIMIZERS = {
+    keras.optimizers.SGD: lambda settings: {
+        "momentum": Decay(settings["momentum"], False)
+    },
+    keras.optimizers.Adam: _of_adam,
+    keras.optimizers.AdamW: _of_adam,
+    keras.optimizers.Lamb: _of_adam,
+    keras.optimizers.RMSprop: lambda settings: {
+        "velocity": Decay(settings["rho"], True),
+        "average_gradient": Decay(settings["rho"], False),
+    },
+    keras.optimizers.Adagrad: lambda _: {"accumulator": Decay(1.0, True)},
+    keras.optimizers.Lion: lambda settings: {
+        "momentum": Decay(settings["beta_2"], False)
+    },
+}
+_KNOWN = (
+    "SGD, Adam, AdamW, Lamb, RMSprop, Adagrad or Lion, without amsgrad and "
+    "without RMSprop's momentum"
+)
+
+
+def of_slots(
+    optimizer: keras.optimizers.Optimizer, variables: list
+) -> list[Decay | None]:
+    """The decay of each slot.
 
     Args:
-        optimizer: From `keras_reptile.stateless`.
-        weights: The variables that it is built for.
+        optimizer: The inner optimizer as it was given.
+        variables: Its variables.
 
     Returns:
-        A list like `optimizer.variables`; `None` for integers and for the
+        A list like `variables`; `None` for the counter of steps and for the
         learning rate.
 
     Raises:
-        ValueError: If a slot is not linear in its old value by a factor that
-            stays the same, or depends on another slot.
+        ValueError: If a slot is not known to be linear in its old value.
     """
-    # So that the larger of two is now the one and now the other, as in Adamax,
-    # also where there are few numbers.
-    few = sum(w.shape.num_elements() for w in weights) < 1_000
-    trials = [_tried(optimizer, weights, k) for k in range(8 if few else 2)]
+    # Not `isinstance`, as a class made from one of these may do anything.
+    known = _OF_OPTIMIZERS.get(type(optimizer), lambda _: {})
+    by_name = known(optimizer.get_config())
     decays = []
-    for variable, found in zip(optimizer.variables, zip(*trials)):
-        decays.append(_agreed(found) if _is_slot(variable) else None)
-        if _is_slot(variable) and decays[-1] is None:
+    for variable in variables:
+        if variable.name in ("iteration", "learning_rate"):
+            decays.append(None)
+            continue
+        name = next((n for n in by_name if variable.name.endswith(n)), None)
+        if name is None:
             raise ValueError(
-                'inner_state="accumulate" puts slots together that are linear '
-                "in their old values, by a factor that stays the same. "
-                f"Received: {type(optimizer).__name__} with "
-                f"{optimizer.get_config()}, whose slot '{variable.path}' is "
-                "not. Use an optimizer such as Adam, RMSprop or SGD, or "
+                'inner_state="accumulate" puts slots together that are known '
+                "to be linear in their old values. Received: "
+                f"{type(optimizer).__name__} with {optimizer.get_config()}, "
+                f"whose slot '{variable.path}' is not. Use {_KNOWN}; or "
                 'inner_state="average".'
             )
+        decays.append(by_name[name])
     return decays
-
-
-def _tried(optimizer, weights, trial):
-    """By slot, `(factor, added)` of one step; `None` if it is not linear."""
-    random = np.random.default_rng(trial // 2)
-    slots = [random.uniform(0.5, 1.5, v.shape) for v in optimizer.variables]
-    positions, gradients = (
-        [tf.constant(random.uniform(-1, 1, w.shape), w.dtype) for w in weights]
-        for _ in range(2)
-    )
-    # Of both signs, to see what is added; at another step, since a factor
-    # that changes with time is none.
-    gradients = [(-1) ** trial * g for g in gradients]
-
-    def after(scale):
-        values = [
-            tf.constant(_value(v, scale * slot, 7 * trial), v.dtype)
-            for v, slot in zip(optimizer.variables, slots)
-        ]
-        _, values = optimizer.stateless_apply(values, gradients, positions)
-        return [np.asarray(value, "float64") for value in values]
-
-    return [_line(*of_slot) for of_slot in zip(slots, *map(after, (1, 2, 3)))]
-
-
-def _value(variable, slot, step):
-    if is_learning_rate(variable):
-        return variable.numpy()
-    return slot if _is_slot(variable) else np.full(variable.shape, step)
-
-
-def _is_slot(variable):
-    floating = tf.as_dtype(variable.dtype).is_floating
-    return floating and not is_learning_rate(variable)
-
-
-def _line(slot, once, twice, thrice):
-    """The factor of a slot in what it becomes, and the rest."""
-    factors = (twice - once) / slot
-    factor = factors.mean()
-    bends = np.abs((thrice - twice) / slot - factor).max()
-    if not max(bends, np.abs(factors - factor).max()) < 1e-5:
-        return None
-    return factor, (once - factor * slot).min()
-
-
-def _agreed(found):
-    """The decay that all trials of a slot found; `None` if they differ."""
-    if None in found:
-        return None
-    factors, added = zip(*found)
-    # Settings have few digits: rounding takes off float32's error, which
-    # thousands of steps would add up.
-    factor = abs(round(float(np.mean(factors)), 6))
-    if np.ptp(factors) > 1e-5 or min(factors) < -1e-5 or factor > 1.0:
-        return None
-    return Decay(factor, bool(min(added) > -1e-5))

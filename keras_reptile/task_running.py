@@ -115,6 +115,8 @@ def run(model, algorithm, tasks, numbers) -> list:
         `(meta_gradient, adapted state)` by task.
     """
     learner, state = model.learner, model.initial_state()
+    if model.inner_state == "accumulate":
+        learner = learner.keeping_slots()
 
     # Kept by identity, as an algorithm need not be hashable.
     def one(state, task):

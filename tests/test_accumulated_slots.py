@@ -8,60 +8,43 @@ from conftest import SPEC, meta_model
 from trained_model import CLASSES
 
 import keras_reptile as kr
-from keras_reptile import slot_decay
-from keras_reptile.stateless import stateless
 
 o = keras.optimizers
-RATE = o.schedules.ExponentialDecay(0.01, 5, 0.9)
-LINEAR = [
-    (o.SGD(0.1), []),
-    (o.SGD(RATE, momentum=0.9), [(0.9, False)]),
-    (o.SGD(0.1, momentum=0.8, nesterov=True, clipnorm=1.0), [(0.8, False)]),
-    (o.Adam(0.01, beta_1=0.0), [(0.0, False), (0.999, True)]),
-    (o.AdamW(0.01, weight_decay=0.1), [(0.9, False), (0.999, True)]),
-    (o.RMSprop(0.01), [(0.9, True)]),
-    (o.RMSprop(0.01, rho=0.8, centered=True), [(0.8, False), (0.8, True)]),
-    (o.Adagrad(0.1), [(1.0, True)]),
-    (o.Lion(0.01), [(0.99, False)]),
-    (o.Lamb(0.01), [(0.9, False), (0.999, True)]),
-]
-NOT_LINEAR = [
+REFUSED = [
     o.Adam(0.01, amsgrad=True),
-    o.Adamax(0.01),
     o.RMSprop(0.01, momentum=0.5),
+    o.Adamax(0.01),
     o.Adadelta(1.0),
     o.Adafactor(0.01),
     o.Ftrl(0.1),
+    o.Muon(0.01),
 ]
 
 
+class MyAdam(o.Adam):
+    """Which could do anything."""
+
+
 def name(optimizer):
-    return type(optimizer).__name__ if optimizer is not None else None
+    return type(optimizer).__name__
 
 
-def weights(*shapes):
-    return [keras.Variable(np.zeros(s, "float32")) for s in shapes]
+@pytest.mark.parametrize("optimizer", [*REFUSED, MyAdam()], ids=name)
+def test_slots_not_known_to_be_linear_are_refused(optimizer):
+    text = f"{name(optimizer)} with .*whose slot .* is not. Use SGD"
+    with pytest.raises(ValueError, match=text):
+        meta_model(inner_state="accumulate", inner_optimizer=optimizer)
 
 
-@pytest.mark.parametrize("optimizer, expected", LINEAR, ids=name)
-@pytest.mark.parametrize("shapes", [[(3, 40), (40,)], [()]], ids=str)
-def test_decays_are_the_settings(optimizer, expected, shapes):
-    variables = weights(*shapes)
-    decays = slot_decay.of_slots(stateless(optimizer, variables), variables)
-    assert sorted({d for d in decays if d}) == expected
+def test_an_algorithm_that_takes_fresh_slots_is_refused():
+    def fresh(learner, state, task):
+        adapted = learner.adapt(learner.with_fresh_slots(state), task)
+        both = zip(state.weights, adapted.weights)
+        return [a - b for a, b in both], adapted
 
-
-@pytest.mark.parametrize("optimizer", NOT_LINEAR, ids=name)
-@pytest.mark.parametrize("shapes", [[(3, 40), (40,)], [()]], ids=str)
-def test_other_slots_are_refused(optimizer, shapes):
-    variables = weights(*shapes)
-    with pytest.raises(ValueError, match="whose slot .* is not. Use .*Adam"):
-        slot_decay.of_slots(stateless(optimizer, variables), variables)
-
-
-def test_compile_refuses_them():
-    with pytest.raises(ValueError, match="accumulate.*Adamax"):
-        meta_model(inner_state="accumulate", inner_optimizer=o.Adamax(0.01))
+    model = meta_model(inner_state="accumulate", algorithm=fresh)
+    with pytest.raises(ValueError, match='accumulate.*fresh.*"average" or'):
+        model.fit(CLASSES.episodes(SPEC, 2), steps_per_epoch=1, verbose=0)
 
 
 def linear_in_the_outputs(targets, outputs):
@@ -85,22 +68,29 @@ def slots_after(inner_state, optimizer, tasks, steps=3):
     return [v.numpy() for v in model.inner_optimizer.variables]
 
 
+# Without momentum, with small steps, clipped, or of a long memory.
 @pytest.mark.parametrize(
     "optimizer",
     [
-        o.SGD(0.1, momentum=0.9, nesterov=True),
-        o.Adam(0.01),
+        o.SGD(0.1),
+        o.SGD(1e-5, momentum=0.9, nesterov=True),
+        o.SGD(o.schedules.ExponentialDecay(0.1, 5, 0.5)),
+        o.Adam(0.01, global_clipnorm=0.01),
+        o.Adam(0.01, beta_1=0.0, beta_2=0.99999),
+        o.AdamW(0.01, weight_decay=0.1),
+        o.Lamb(0.01),
         o.RMSprop(0.01, rho=0.8, centered=True),
         o.Adagrad(0.1),
         o.Lion(0.01),
     ],
     ids=name,
 )
-def test_of_the_same_gradients_they_are_the_carried_ones(optimizer, tasks=4):
-    carried = slots_after("carry", optimizer, tasks)
-    accumulated = slots_after("accumulate", optimizer, tasks)
+def test_of_the_same_gradients_they_are_the_carried_ones(optimizer):
+    carried = slots_after("carry", optimizer, tasks=4)
+    accumulated = slots_after("accumulate", optimizer, tasks=4)
     for one, other in zip(carried, accumulated):
-        np.testing.assert_allclose(other, one, rtol=2e-5, atol=1e-7)
+        scale = np.abs(one).max()
+        np.testing.assert_allclose(other, one, atol=2e-5 * scale, rtol=0)
 
 
 def test_of_which_none_is_below_zero():

@@ -41,10 +41,12 @@ ORDER = [
         "schedules",
         "seeds",
         "scores",
+        "slot_decay",
         "stateless",
         "workers",
     },
     {
+        "accumulated_slots",
         "checkpoint_file",
         "lowering",
         "metrics",
