@@ -54,7 +54,7 @@ def all_finite(tensors) -> tf.Tensor:
     )
 
 
-def update(gradients, slots, real, numbers, mode, before, fresh, decays):
+def update(gradients, slots, real, numbers, mode: str, before, fresh, decays):
     """The meta-gradient of a meta-step, and the slots after it.
 
     Called where a replica runs, outside of loops and conditions.

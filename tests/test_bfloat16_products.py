@@ -154,9 +154,11 @@ def test_weights_are_nearly_those_of_float32(algorithm):
         for a, b in zip(exact.get_weights(), ours.get_weights())
         if a.ndim == 4
     ]
-    errors = [np.abs(a - b).max() / np.abs(a).max() for a, b in kernels]
-    # MAML 0.0625 on a processor without bfloat16, which sums in other orders.
-    assert 1e-5 < max(errors) < 0.1
+    # Not by the largest difference, which is another one on each processor:
+    # of MAML 0.063 of the largest weight on one that has no bfloat16.
+    norm = np.linalg.norm
+    errors = [norm(a - b) / norm(a) for a, b in kernels]
+    assert 1e-5 < max(errors) < 0.06
 
 
 def test_tasks_run_in_both_ways_to_the_same_end():
