@@ -145,8 +145,10 @@ def trained(algorithm="reptile", steps=15, **settings):
     return model, history.history["loss"]
 
 
-@pytest.mark.parametrize("algorithm", ["reptile", "maml"])
-def test_weights_are_nearly_those_of_float32(algorithm):
+@pytest.mark.parametrize(
+    "algorithm, bound", [("reptile", 0.01), ("maml", 0.06)]
+)
+def test_weights_are_nearly_those_of_float32(algorithm, bound):
     exact, _ = trained(algorithm, steps=2)
     ours, _ = trained(algorithm, steps=2, convolution_dtype="bfloat16")
     kernels = [
@@ -158,7 +160,7 @@ def test_weights_are_nearly_those_of_float32(algorithm):
     # of MAML 0.063 of the largest weight on one that has no bfloat16.
     norm = np.linalg.norm
     errors = [norm(a - b) / norm(a) for a, b in kernels]
-    assert 1e-5 < max(errors) < 0.06
+    assert 1e-5 < max(errors) < bound
 
 
 def test_tasks_run_in_both_ways_to_the_same_end():
