@@ -23,9 +23,9 @@ def from_folder(
     """Reads images of one's own, `<folder>/<class>/*.jpg` (.jpeg, .png).
 
     They are decoded once and kept on disk, as `mini_imagenet` does. Images of
-    other kinds are left out, which the log says, and the orientation that a
-    camera notes in a JPEG is not heeded. What is transparent is laid on white.
-    Hold classes out by `subset`.
+    other kinds are left out, which the log says. JPEGs are turned upright as
+    the camera noted, and what is transparent is laid on white. Hold classes
+    out by `subset`.
 
     Args:
         folder: That holds a folder for each class.
@@ -65,7 +65,7 @@ def from_folder(
         _warn_of_left_out(root)
         files = [file for of_class in listed.values() for file in of_class]
         images, problems = image_files.decode_once(
-            root, files, resize, int(image_size), "folder", cache_dir
+            root, files, resize, int(image_size), "folder", cache_dir, turn=True
         )
     if problems:
         raise ValueError(image_files.unreadable(problems) + "or remove them.")

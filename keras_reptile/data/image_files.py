@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile.data import cache, resizing
+from keras_reptile.data import cache, orientation, resizing
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 # Of files that are kept decoded: by which rules, since there are several.
@@ -58,7 +58,7 @@ def _is_image(path):
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
-def decode(path, resize: str, extent: int):
+def decode(path, resize: str, extent: int, turn: bool = False):
     """Reads one file as RGB, in whatever colours it is stored.
 
     What is transparent is laid on white, as where it is looked at: a drawing
@@ -68,6 +68,7 @@ def decode(path, resize: str, extent: int):
         path: A JPEG or PNG file; its suffix may say either of both.
         resize: A key of `resizing.RESIZES`.
         extent: Of the square it is resized to.
+        turn: Whether photographs are set upright, as the camera noted.
 
     Returns:
         `(image, None)`, uint8 of shape `(extent, extent, 3)`, or
@@ -85,6 +86,8 @@ def decode(path, resize: str, extent: int):
     except tf.errors.InvalidArgumentError as error:
         logging.debug("%s: %s", path, error)
         return None, "truncated or damaged"
+    if turn:
+        image = orientation.upright(image, content)
     return resizing.RESIZES[resize](image, extent), None
 
 
@@ -137,13 +140,14 @@ def _extents(content, encoded):
     return tf.io.extract_jpeg_shape(encoded).numpy().tolist()[:2]
 
 
-def decode_all(paths: list, resize: str, extent: int):
+def decode_all(paths: list, resize: str, extent: int, turn: bool = False):
     """Decodes files side by side, in threads.
 
     Args:
         paths: Of the files.
         resize: A key of `resizing.RESIZES`.
         extent: Of the squares.
+        turn: As of `decode`.
 
     Returns:
         `(images, problems)`: uint8 of shape `(n, extent, extent, 3)`, and
@@ -154,7 +158,7 @@ def decode_all(paths: list, resize: str, extent: int):
     problems = {}
 
     def place(index):
-        image, problem = decode(paths[index], resize, extent)
+        image, problem = decode(paths[index], resize, extent, turn)
         if problem:
             problems[paths[index]] = problem
         else:
@@ -166,7 +170,15 @@ def decode_all(paths: list, resize: str, extent: int):
     return images, {path: problems[path] for path in paths if path in problems}
 
 
-def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
+def decode_once(
+    folder,
+    paths,
+    resize: str,
+    extent: int,
+    name: str,
+    directory,
+    turn: bool = False,
+):
     """`decode_all`, kept on disk for the next start.
 
     What is kept is found again as long as the files have the names, sizes
@@ -180,16 +192,19 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
         extent: Of the squares.
         name: What the file on disk begins with.
         directory: Of the cache, see `cache.load`.
+        turn: As of `decode`.
     """
     source = (str(pathlib.Path(folder).resolve()), resize, extent)
     stem = f"{name}-{_short_hash(source)}"
     suffixes = {path.suffix.lower() for path in paths}
     status_of = [_RULES[suffix] for suffix in suffixes & set(_RULES)]
+    if turn:
+        status_of.append("upright")
     for path in paths:
         try:
             status = path.stat()
         except OSError:  # Decoding tells what is the matter with it.
-            return decode_all(paths, resize, extent)
+            return decode_all(paths, resize, extent, turn)
         key = (*path.parts[-2:], status.st_size, status.st_mtime_ns)
         status_of.append(key)
     name = f"{stem}-{_short_hash(status_of)}"
@@ -197,7 +212,7 @@ def decode_once(folder, paths, resize: str, extent: int, name: str, directory):
     stored = cache.load(name, directory, shapes)
     if stored is not None:
         return stored["images"], {}
-    images, problems = decode_all(paths, resize, extent)
+    images, problems = decode_all(paths, resize, extent, turn)
     if not problems:
         cache.store(name, {"images": images}, directory, stem)
     return images, problems
