@@ -102,13 +102,58 @@ def test_special_cases_of_a_combination(coefficients, name):
     assert meta_gradient(combination(coefficients)) == meta_gradient(name)
 
 
-def test_a_step_on_a_shared_tail_is_its_gradient_times_the_rate(float64):
+def network_problem(inner_optimizer):
+    """A network in float64, and a task of three batches."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    learner = kr.Learner(mlp(), loss, keras.optimizers.SGD(RATE))
+    learner = kr.Learner(mlp(), loss, inner_optimizer)
     spec = kr.EpisodeSpec(ways=3, shots=2, inner_steps=3, inner_batch_size=2)
     task = kr.episodes.unstack(next(iter(blobs().episodes(spec))))[0]
     support = task.support._replace(x=tf.cast(task.support.x, tf.float64))
-    task = task._replace(support=support)
+    return learner, task._replace(support=support)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "name", "tolerance"),
+    [
+        # A sum of three changes is rounded otherwise than one difference.
+        ([1, 1, 1], "reptile", 1e-14),
+        ([0, 0, 1], "foml", 0),
+        ([1, 0, 0], "joint", 0),
+    ],
+)
+def test_special_cases_hold_for_networks(
+    float64, coefficients, name, tolerance
+):
+    learner, task = network_problem(keras.optimizers.Adam(0.01))
+    received, expected = (
+        kr.algorithms.get(algorithm)(learner, learner.state(), task)[0]
+        for algorithm in (combination(coefficients), name)
+    )
+    assert max(np.abs(part).max() for part in expected) > 1e-3
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+def test_the_last_decay_of_weights_is_inside_of_the_update():
+    """As in the original, whose last step begins before it."""
+    decay, (learner, task) = 0.75, one_weight_problem()
+    learner = kr.Learner(
+        learner.model, "mse", keras.optimizers.SGD(RATE), weight_decay=decay
+    )
+    weights = [W]
+    for _ in range(STEPS):
+        weights.append(TARGET + SHRINK * (decay * weights[-1] - TARGET))
+    on_tail = QUERY + SHRINK * (decay * weights[-1] - QUERY)
+    for name, expected in (
+        ("foml", weights[-2] - weights[-1]),
+        ("foml_tail", weights[-1] - on_tail),
+    ):
+        (gradient,), _ = kr.algorithms.get(name)(learner, learner.state(), task)
+        np.testing.assert_allclose(gradient, [[expected]], rtol=1e-6)
+
+
+def test_a_step_on_a_shared_tail_is_its_gradient_times_the_rate(float64):
+    learner, task = network_problem(keras.optimizers.SGD(RATE))
     gradient, step = (
         kr.algorithms.get(name)(learner, learner.state(), task)[0]
         for name in ("fomaml_shared_tail", "foml")

@@ -63,6 +63,12 @@ def test_overlap_of_the_last_batch(method, steps, size, expected):
     assert overlap.overlap_of(run) == pytest.approx(expected, abs=0.02)
 
 
+def test_overlap_of_a_tail_is_counted():
+    support_and_tail = [[0, 3, 1, 3], [5, 4, 2, 0]]
+    drawn = kr.episodes.EpisodeIndices(None, np.array(support_and_tail), None)
+    assert overlap._overlap_of_tails([drawn], 2) == 0.25
+
+
 def test_a_separate_tail_has_as_many_steps_and_examples():
     run = overlap.run_of(overlap.METHODS[1], 4, 100)
     assert (run.spec.inner_steps, run.spec.shots, run.spec.queries) == (

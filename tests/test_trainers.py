@@ -451,8 +451,10 @@ def test_help_names_every_flag(program):
 def test_what_cannot_be_is_refused_before_training():
     ended = run("omniglot", "--meta_iters=1500")
     assert "multiple of --eval_interval" in ended.stdout + ended.stderr
+    assert ended.returncode == 2
     ended = run("omniglot", "--foml", "--foml_tail=10")
     assert "--foml_tail=10, 10 training shots" in ended.stdout + ended.stderr
+    assert ended.returncode == 2
     ended = run("omniglot", "--seed=4294967296")
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
     assert ended.returncode == 2

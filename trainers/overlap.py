@@ -18,6 +18,7 @@ rates for it are not published with the code; these are those of Fig. 3.
 
 import pathlib
 
+import numpy as np
 from absl import flags
 
 import keras_reptile as kr
@@ -37,7 +38,7 @@ _SHOTS, _TAIL_SHOTS, _STEPS = 20, 5, 4
 _FULL = _SHOTS * WAYS
 # By panel: the values of a full and of a short run.
 _PANELS = {
-    "inner steps": (range(2, 11), (2, 4, 6, 8)),
+    "inner steps": (range(2, 11), (2, 4, 5, 6, 8)),
     "batch size": ((10, 25, 50, 75, 100), (10, 25, 50, 100)),
     "outer step size": ((0.05, 0.1, 0.25, 0.5, 1.0), (0.1, 0.25, 1.0)),
 }
@@ -107,15 +108,20 @@ def run_of(method, steps, batch_size, outer_step=None) -> Run:
 
 def overlap_of(run) -> float:
     """The part of the last batch that was used before, over 200 tasks."""
-    if run.algorithm == "foml_tail":
-        return 0.0  # The query examples are distinct from all others.
     counts, seed = [_SHOTS] * WAYS, common.SEED.value
-    return kr.analysis.batch_overlap(
-        [
-            kr.episodes.draw_indices(counts, run.spec, seed, task).batches
-            for task in range(200)
-        ]
-    )
+    drawn = [
+        kr.episodes.draw_indices(counts, run.spec, seed, task)
+        for task in range(200)
+    ]
+    if run.algorithm == "foml_tail":
+        return _overlap_of_tails(drawn, run.spec.shots)
+    return kr.analysis.batch_overlap([task.batches for task in drawn])
+
+
+def _overlap_of_tails(drawn, shots):
+    """Of query examples, which the last step takes, with support examples."""
+    pairs = [np.split(row, [shots]) for task in drawn for row in task.examples]
+    return float(np.mean([np.isin(tail, support) for support, tail in pairs]))
 
 
 def draw(axis, panel, results):
