@@ -166,45 +166,67 @@ def carry_out(run: Run, omniglot, classes, logdir) -> dict:
 
     Returns:
         What the results file holds: `meta_iters` and `accuracy`, the curve
-        on validation characters; the measures of
-        `kr.analysis.gradient_agreement` where they are asked for; `final`
-        and `ci95`; `seconds` of training.
+        on validation characters (of the same episodes at each point); the
+        measures of `kr.analysis.gradient_agreement` where they are asked for,
+        on the first tasks that are trained on, and by the same names
+        `start`, on these before training, and `held_out`, on other
+        characters after it; `final` and `ci95`; `seconds` of training.
     """
     common.say(f"{run.name}...")
     with strategy.chosen().scope():
         model = build_model(run)
-    iterations = meta_iters()
-    steps = iterations // points()
+    agreement = {}
+    if run.agreement:
+        agreement["start"] = agreement_of(model, run, omniglot.train, 20)
+    start = time.perf_counter()
+    history = _trained(model, run, omniglot, pathlib.Path(logdir, run.name))
+    seconds = time.perf_counter() - start
+    if run.agreement:
+        agreement["held_out"] = agreement_of(model, run, classes, 100)
+    final = kr.evaluate(model, classes, protocol(eval_samples()))["inductive"]
+    keras.backend.clear_session()
+    common.say(f"  {common.percent(final)} % after {seconds:.0f} s")
+    measures = {k: v for k, v in history.items() if k.startswith("gradient_")}
+    steps = meta_iters() // points()
+    return {
+        "meta_iters": [steps * (i + 1) for i in range(points())],
+        "accuracy": history["val_accuracy"],
+        **measures,
+        **agreement,
+        "final": final.mean,
+        "ci95": final.ci95,
+        "seconds": seconds,
+    }
+
+
+def _trained(model, run, omniglot, logdir):
+    """The history of a training, by name."""
     trainer = kr.MetaTrainer(
         omniglot.validation,
         protocol(validation_samples()),
         gradient_agreement=run.agreement,
     )
-    start = time.perf_counter()
-    history = model.fit(
+    return model.fit(
         omniglot.train.episodes(run.spec, seed=common.SEED.value),
-        steps_per_epoch=steps,
+        steps_per_epoch=meta_iters() // points(),
         epochs=points(),
-        callbacks=[trainer, common.tensorboard(pathlib.Path(logdir, run.name))],
+        callbacks=[trainer, common.tensorboard(logdir)],
         verbose=0,
-    )
-    seconds = time.perf_counter() - start
-    scores = kr.evaluate(model, classes, protocol(eval_samples()))
-    keras.backend.clear_session()
-    final = scores["inductive"]
-    common.say(f"  {common.percent(final)} % after {seconds:.0f} s")
-    return {
-        "meta_iters": [steps * (i + 1) for i in range(points())],
-        "accuracy": history.history["val_accuracy"],
-        **{
-            key: values
-            for key, values in history.history.items()
-            if key.startswith("gradient_")
-        },
-        "final": final.mean,
-        "ci95": final.ci95,
-        "seconds": seconds,
-    }
+    ).history
+
+
+def agreement_of(model, run: Run, classes, num_tasks: int) -> dict:
+    """`kr.analysis.gradient_agreement` by the names that MetaTrainer logs.
+
+    Args:
+        model: From `build_model`.
+        run: What it is made of.
+        classes: Those of the tasks.
+        num_tasks: How many, the first of the stream.
+    """
+    stream = classes.episodes(run.spec, seed=common.SEED.value)
+    measured = kr.analysis.gradient_agreement(model.learner, stream, num_tasks)
+    return {f"gradient_{key}": v for key, v in measured._asdict().items()}
 
 
 def smoothed(curve, width: int = 5) -> list:
