@@ -128,7 +128,10 @@ def test_gradients_come_to_agree_but_under_joint_training():
             assert values[0] < start < min(values[1:])
             assert list(values) == sorted(values)
     held_out = [runs[n]["held_out"]["gradient_cosine"] for n in order]
-    cosines = "cosines of {:.2f} under joint training, {:.2f} and {:.2f} under"
+    cosines = (
+        "cosines of {:.2f} under joint training, {:.2f} and {:.2f} under "
+        "Reptile, and {:.2f}."
+    )
     assert cosines.format(*held_out) in README
 
 

@@ -170,6 +170,42 @@ def test_results_have_facts_of_runs_that_were_carried_out_before(
         assert result == {"final": 0.5, "name": name, "overlap": len(name)}
 
 
+def test_agreement_that_was_not_measured_from_the_start_is_measured(
+    carry_out_all, tmp_path, monkeypatch
+):
+    runs = agreement.all_runs()
+    carry_out_all("agreement", runs, tmp_path)
+    calls = []
+
+    def carry_out(run, *_):
+        calls.append(run.name)
+        return {"final": 0.5, "start": {}}
+
+    monkeypatch.setattr(plain_descent, "carry_out", carry_out)
+    for _ in range(2):
+        carry_out_all("agreement", runs, tmp_path)
+        assert calls == [run.name for run in runs]
+
+
+def test_agreement_is_measured_before_and_on_classes_held_out(tmp_path, capsys):
+    train, held_out = (kr.data.scribbles(6, seed=i) for i in range(2))
+    splits = kr.data.Splits(train, held_out, held_out)
+    run = agreement.all_runs()[1]
+    few = {"validation_samples": 2, "eval_samples": 2}
+    with flagsaver.flagsaver(short=True, meta_iters=2, points=1, **few):
+        result = plain_descent.carry_out(run, splits, held_out, tmp_path)
+        untrained = plain_descent.build_model(run)
+        start = plain_descent.agreement_of(untrained, run, train, 20)
+        agreement.report({run.name: result})
+    assert result["start"] == pytest.approx(start, rel=1e-5)
+    printed = capsys.readouterr().out
+    for measure in agreement._MEASURES:
+        late, new = *result[measure], result["held_out"][measure]
+        first = result["start"][measure]
+        assert len({first, late, new}) == 3
+        assert f"{first:.3g} / {late:.3g} / {new:.3g}" in printed
+
+
 def test_a_program_does_not_go_on_with_anothers_results(
     carry_out_all, tmp_path
 ):

@@ -6,7 +6,7 @@ from mini_imagenet_tree import picture
 from PIL import Image, ImageOps
 
 import keras_reptile as kr
-from keras_reptile.data import image_files, orientation
+from keras_reptile.data import image_files, orientation, resizing
 
 _ORIENTATION = 0x0112
 
@@ -40,7 +40,9 @@ def test_all_orientations_are_pils(tmp_path, endian):
     assert len(seen) == 8
 
 
-def test_folders_are_turned_and_what_was_kept_before_is_not_taken(tmp_path):
+def test_folders_are_turned_and_what_was_kept_before_is_not_taken(
+    tmp_path, monkeypatch
+):
     folder = tmp_path / "parts" / "bolt"
     folder.mkdir(parents=True)
     path = photograph(folder / "a.jpg", 6)
@@ -51,7 +53,46 @@ def test_folders_are_turned_and_what_was_kept_before_is_not_taken(tmp_path):
             folder.parent, 12, resize="nearest", cache_dir=tmp_path / "cache"
         )
         np.testing.assert_array_equal(classes.x[0], as_pil(path))
+        monkeypatch.setattr(image_files, "decode_all", None)
     assert (classes.x != as_stored).any()
+
+
+def test_a_turned_photograph_is_resized_by_bicubic_too(tmp_path):
+    path = photograph(tmp_path / "a.jpg", 6)
+    received, _ = image_files.decode(path, "bicubic", 12, turn=True)
+    with Image.open(path) as image:
+        turned = np.ascontiguousarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(received, resizing.bicubic(turned, 12))
+
+
+def test_it_is_not_turned_where_nobody_asks(tmp_path):
+    """As mini-ImageNet's, which are those of the original."""
+    path = photograph(tmp_path / "a.jpg", 6)
+    received, _ = image_files.decode(path, "nearest", 12)
+    with Image.open(path) as image:
+        stored = image.resize((12, 12), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(received, stored)
+
+
+@pytest.mark.parametrize("endian", "<>")
+def test_it_may_be_a_long_integer(tmp_path, endian):
+    path = photograph(tmp_path / "a.jpg", 6, endian)
+    order = "little" if endian == "<" else "big"
+    short, long = (
+        b"".join(
+            [number.to_bytes(2, order) for number in (_ORIENTATION, kind)]
+            + [(1).to_bytes(4, order), value]
+        )
+        for kind, value in (
+            (3, (6).to_bytes(2, order) + bytes(2)),
+            (4, (6).to_bytes(4, order)),
+        )
+    )
+    content = path.read_bytes()
+    assert short in content
+    image = picture(np.random.default_rng(0), 4, 6)
+    turned = orientation.upright(image, content.replace(short, long))
+    np.testing.assert_array_equal(turned, np.rot90(image, -1))
 
 
 def test_what_cannot_be_read_is_upright(tmp_path):

@@ -4,7 +4,9 @@ import struct
 
 import numpy as np
 
-_ORIENTATION, _SHORT = 0x0112, 3
+_ORIENTATION = 0x0112
+# The types of a value that it may have, a short or a long integer.
+_FORMATS = {3: "H", 4: "I"}
 _EXIF = b"Exif\0\0"
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
 # Exif 2.32, 4.6.4 A: whether rows and columns change places, and then by
@@ -69,11 +71,11 @@ def _of_tiff(tiff):
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, directory)
         for number in range(count):
-            tag, kind, _, value = struct.unpack_from(
-                order + "HHIH", tiff, directory + 2 + 12 * number
-            )
-            if (tag, kind) == (_ORIENTATION, _SHORT):
-                return value
+            entry = directory + 2 + 12 * number
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == _ORIENTATION and kind in _FORMATS:
+                form = order + _FORMATS[kind]
+                return struct.unpack_from(form, tiff, entry + 8)[0]
     except struct.error:  # It ends before what it points to.
         pass
     return None
