@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import callback_checks, settings, workers
+from keras_reptile import callback_checks, settings, worker_checks, workers
 from keras_reptile.clock import Clock
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.intervals import Intervals
@@ -130,6 +130,17 @@ class MetaTrainer(keras.callbacks.Callback):
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
+        # Of several workers all evaluate, write and stop, or none of them.
+        self._of_all_workers = {
+            "eval_interval": eval_interval,
+            "checkpoint_interval": self.checkpoint_interval,
+            "a checkpoint_dir": checkpoint_dir is not None,
+            "resume": resume,
+            "a log_dir": log_dir is not None,
+            "gradient_agreement": gradient_agreement,
+            "max_nonfinite": max_nonfinite,
+            "on_write_error": on_write_error,
+        }
         self.preempted = False
         self._preemption = Preemption()
         self._clock = Clock()
@@ -182,6 +193,10 @@ class MetaTrainer(keras.callbacks.Callback):
             **settings.of_stream(x),
             **self._measurements.settings,
         }
+        worker_checks.check_same(
+            model.distribute_strategy,
+            {**self._of_all_workers, "validation": self._measurements.settings},
+        )
         self.preempted = False
         if self.resume:
             callback_checks.check_resumable(x)

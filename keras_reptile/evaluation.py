@@ -26,7 +26,9 @@ from keras_reptile import (
     fit_checks,
     loss_checks,
     meta_update,
+    settings,
     shapes,
+    worker_checks,
 )
 from keras_reptile.data.classes import ClassDataset
 from keras_reptile.episodes import unstack
@@ -78,6 +80,8 @@ def evaluate(
     check_protocol(model, classes, protocol)
     check_evaluated(model, getattr(classes, "labels", None))
     strategy = model.distribute_strategy
+    given = settings.of_protocol(protocol, getattr(classes, "checksum", None))
+    worker_checks.check_same(strategy, given)
     at_once = _AT_ONCE * strategy.num_replicas_in_sync
     # Negative seeds, which no training stream has.
     stream = classes.stream(

@@ -14,6 +14,7 @@ from keras_reptile import (
     resuming,
     settings,
     shapes,
+    worker_checks,
 )
 from keras_reptile.layer_state import check_state_of_layers
 from keras_reptile.own_words import in_our_words
@@ -78,6 +79,7 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
+        worker_checks.check_same_fit(self, x, kwargs)
         watched = resuming.watched(self, x, kwargs.get("callbacks"))
         with watched as done, fixed_labels.learned(self, x):
             if done is not None:
@@ -177,6 +179,10 @@ class FitsEpisodes:
             self._evaluate_spec, self.test_function = x.element_spec, None
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
+        )
+        worker_checks.check_same(
+            self.distribute_strategy,
+            {**worker_checks.of_dataset(x), "steps": kwargs.get("steps")},
         )
         return self._keras_evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 

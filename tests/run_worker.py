@@ -4,6 +4,7 @@ Usage, with TF_CONFIG for workers, or without for replicas:
     python tests/run_worker.py REPLICAS FOLDER PART...
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -174,9 +175,70 @@ def keras_own(folder):
     return {"error": ""}
 
 
+def _fit(seed=1, epochs=1, data=None, **of_trainer):
+    data = classes() if data is None else data
+    callbacks = []
+    if of_trainer:
+        validation = of_trainer.pop("validation", classes())
+        callbacks = [kr.MetaTrainer(validation, PROTOCOL, **of_trainer)]
+    meta_model().fit(
+        data.episodes(SPEC, meta_batch_size=2, seed=seed),
+        steps_per_epoch=1,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def _evaluate(seed=4):
+    protocol = dataclasses.replace(PROTOCOL, seed=seed)
+    kr.evaluate(meta_model(), classes(), protocol)
+
+
+def _evaluate_stream(seed=9, steps=1):
+    stream = classes().episodes(SPEC, meta_batch_size=2, seed=seed)
+    meta_model().evaluate(stream, steps=steps, verbose=0)
+
+
+_DATA = "checksum of the data"
+_PROTOCOL = "protocol of the evaluations"
+# What the second worker alone is given, and how that is named.
+DISAGREEMENTS = [
+    (_fit, {"seed": 2}, "seed"),
+    (_fit, {"data": classes().subset([1, 0, *range(2, 8)])}, _DATA),
+    (_fit, {"epochs": 2}, "epochs"),
+    (_fit, {"eval_interval": 1}, "number of MetaTrainers"),
+    (functools.partial(_fit, keep=1), {"eval_interval": 1}, "eval_interval"),
+    (
+        functools.partial(_fit, keep=1),
+        {"validation": classes().subset(range(4))},
+        f"validation: {_PROTOCOL}: {_DATA}",
+    ),
+    (_evaluate, {"seed": 5}, f"{_PROTOCOL}: seed"),
+    (_evaluate_stream, {"seed": 8}, "seed"),
+    (_evaluate_stream, {"steps": 2}, "steps"),
+]
+
+
+def disagreeing(folder):
+    """What each worker is told where the second is given something else."""
+    context = tf.distribute.get_strategy()
+    messages = []
+    for function, otherwise, _ in DISAGREEMENTS:
+        try:
+            function(**{} if workers.is_chief(context) else otherwise)
+            messages.append("")
+        except ValueError as error:
+            messages.append(str(error))
+    return {"messages": messages}
+
+
 PARTS = {
     part.__name__: part
-    for part in (whole, resumed, begun, one_idle, single, keras_own)
+    for part in (
+        *(whole, resumed, begun, one_idle, single, keras_own),
+        disagreeing,
+    )
 }
 
 

@@ -56,7 +56,7 @@ ORDER = [
     },
     {"fixed_labels", "shapes"},
     {"asking_xla", "inner_step", "loss_checks", "tokens"},
-    {"learner", "data", "checks", "fit_warnings"},
+    {"learner", "data", "checks", "fit_warnings", "worker_checks"},
     {"second_order"},
     {
         "algorithm_results",

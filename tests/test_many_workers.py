@@ -21,7 +21,10 @@ from trainers import launch, supervisor
 # are this process' own.
 PARTS = {
     (2, 1): ("whole", "single"),
-    (2, 2): ("whole", "resumed", "begun", "single", "keras_own"),
+    (2, 2): (
+        *("whole", "resumed", "begun", "single", "keras_own"),
+        "disagreeing",
+    ),
     (3, 3): ("one_idle", "single"),
 }
 
@@ -132,6 +135,7 @@ def test_two_workers(alone, strategy, begun_by_four, tmp_path):
     # When this fails, `_maybe_symbolic_build` need not be replaced.
     for values in results["keras_own"]:
         assert "PerReplica" in str(values["error"])
+    check_disagreements(*results["disagreeing"])
     check_goes_on(tmp_path / "begun", 1, strategy, alone)
 
 
@@ -149,6 +153,18 @@ def check_files(folder):
     assert any(str(steps) in name for name in names)
     # Of the chief alone: MetaTrainer's, and Keras' of training and validation.
     assert len(list(folder.rglob("*.tfevents.*"))) == 3
+
+
+def check_disagreements(of_chief, of_other):
+    """Both are refused, and the one that differs hears in what."""
+    told = zip(of_chief["messages"], of_other["messages"], strict=True)
+    for (_, given, name), messages in zip(
+        run_worker.DISAGREEMENTS, told, strict=True
+    ):
+        for message in messages:
+            assert "must be given the same" in message, given
+        assert "another worker" in messages[0], given
+        assert f"'{name}' is " in messages[1], given
 
 
 def check_goes_on(begun, replicas, strategy, alone):
