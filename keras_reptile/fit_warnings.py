@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from keras_reptile import settings, shapes
+from keras_reptile import held_out, settings, shapes
 from keras_reptile.stateless import schedule_of
 
 # Of a `Rescaling` that makes nearly nothing of what is between 0 and 1.
@@ -209,19 +209,16 @@ def warn_of_same_tasks(x, validation_data) -> None:
         x: The episodes.
         validation_data: As given to `fit`.
     """
+    held_out.warn_of_training_classes(
+        getattr(x, "classes", None),
+        getattr(validation_data, "classes", None),
+        "`validation_data`",
+    )
     ours, theirs = map(settings.of_stream, (x, validation_data))
-    seeds = ours.get("seed"), theirs.get("seed")
     for of_stream in (ours, theirs):
-        for name in ("seed", "start", "meta_batch_size", "episodes"):
+        for name in ("start", "meta_batch_size", "episodes"):
             of_stream.pop(name, None)
-    if not ours or ours != theirs:
-        return
-    if settings.CHECKSUM in ours:
-        logging.warning(
-            "`validation_data` is of the classes that are trained on, which "
-            "says nothing of new ones. Hold others out for it, by `subset`."
-        )
-    elif seeds[0] == seeds[1]:
+    if ours and ours == theirs and settings.CHECKSUM not in ours:
         logging.warning(
             "`validation_data` is of the tasks that are trained on. Give it "
             "another `seed`."

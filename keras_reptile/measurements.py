@@ -1,8 +1,6 @@
 """What a run measures of its model as it goes, under the names of its logs."""
 
-from absl import logging
-
-from keras_reptile import fixed_labels, settings
+from keras_reptile import fixed_labels, held_out, settings
 from keras_reptile.analysis.agreement import Probe
 from keras_reptile.evaluation import check_kinds, check_protocol, evaluate
 
@@ -50,7 +48,9 @@ class Measurements:
                 fixed_labels.of_stream(x),
                 getattr(self._validation, "labels", None),
             )
-            _warn_of_training_classes(self._validation, x)
+            held_out.warn_of_training_classes(
+                getattr(x, "classes", None), self._validation, "the MetaTrainer"
+            )
         if self._gradient_agreement:
             self._probe = Probe.from_stream(model.learner, x)
 
@@ -105,15 +105,3 @@ class Measurements:
             return {}
         agreement = self._probe.measure()._asdict()
         return {f"gradient_{name}": v for name, v in agreement.items()}
-
-
-def _warn_of_training_classes(validation, x):
-    # Classes and datasets of one's own need not have one.
-    checksum = getattr(validation, "checksum", None)
-    trained_on = settings.of_stream(x).get(settings.CHECKSUM)
-    if checksum is not None and checksum == trained_on:
-        logging.warning(
-            "The MetaTrainer evaluates on the classes that are trained on, "
-            "which says nothing of new ones. Hold others out for it, as by "
-            "`subset`."
-        )

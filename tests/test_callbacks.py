@@ -120,8 +120,16 @@ def test_two_kinds_of_validation_are_told_apart(log):
 def test_validation_on_what_is_trained_on_is_said(log):
     run(meta_model(), epochs=1, validation=HELD_OUT, protocol=PROTOCOL)
     assert "classes that are trained on" not in messages(log)
-    run(meta_model(), epochs=1, validation=TRAIN, protocol=PROTOCOL)
-    assert "classes that are trained on" in messages(log)
+    some = HELD_OUT.subset([0, 1]), TRAIN.subset([2])
+    mixed = kr.data.ClassDataset(
+        np.concatenate([part.x for part in some]),
+        np.concatenate([part.counts for part in some]),
+    )
+    for validation, number in ((TRAIN, TRAIN.num_classes), (mixed, 1)):
+        log.clear()
+        run(meta_model(), epochs=1, validation=validation, protocol=PROTOCOL)
+        text = f"the MetaTrainer, {number} are of the classes that are trained"
+        assert text in messages(log)
 
 
 def test_checkpoints_that_cannot_be_resumed_are_said(log, tmp_path):

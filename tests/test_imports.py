@@ -25,6 +25,7 @@ ORDER = [
         "epoch_checks",
         "episodes",
         "files",
+        "held_out",
         "inner_variables",
         "intervals",
         "keras_under_strategies",

@@ -10,6 +10,7 @@ model.fit(mine.episodes(spec, meta_batch_size=5), steps_per_epoch=1_000)
 """
 
 import functools
+import hashlib
 import zlib
 from collections.abc import Sequence
 
@@ -63,7 +64,8 @@ class ClassDataset(EpisodeSource):
     def __getstate__(self):
         # A copy makes its own.
         state = {**self.__dict__, "_tensor": None, "_streams": {}}
-        state.pop("checksum", None)
+        for name in ("checksum", "digests"):
+            state.pop(name, None)
         return state
 
     @property
@@ -90,6 +92,16 @@ class ClassDataset(EpisodeSource):
 
     def _checksum(self):
         return zlib.crc32(np.ascontiguousarray(self.x), zlib.crc32(self.counts))
+
+    @functools.cached_property
+    def digests(self) -> frozenset[bytes]:
+        """Of the examples of each class, by which it is known in others."""
+        return frozenset(
+            hashlib.blake2b(
+                np.ascontiguousarray(self.examples(i)), digest_size=8
+            ).digest()
+            for i in range(self.num_classes)
+        )
 
     def __repr__(self):
         return (
@@ -154,6 +166,7 @@ class ClassDataset(EpisodeSource):
                 *arguments,
                 self.num_classes,
                 self._described(),
+                self,
             )
             if tf.executing_eagerly():
                 self._streams[arguments] = made

@@ -17,6 +17,7 @@ def task_stream(
     start: int,
     num_classes: int,
     of_data: dict | None = None,
+    classes=None,
 ) -> tf.data.Dataset:
     """Batches of tasks, each a function of its number alone.
 
@@ -28,12 +29,13 @@ def task_stream(
         start: Elements to leave out at the beginning.
         num_classes: How many classes there are to draw from.
         of_data: What else a resumed run must have in common, as JSON.
+        classes: The `ClassDataset` that is drawn from, if it is one.
 
     Returns:
         A dataset with `starting_at(meta_step)`, by which `fit` goes on where
         a model stands, `of_positions(positions)`, by which a worker draws
-        its own tasks of every element (`keras_reptile.distribution`), and
-        what a checkpoint records of its episodes.
+        its own tasks of every element (`keras_reptile.distribution`), its
+        `classes`, and what a checkpoint records of its episodes.
     """
 
     # NumPy's integers would wrap around where they are multiplied.
@@ -69,6 +71,7 @@ def task_stream(
         tasks.of_positions = of_positions
         tasks.spec = spec
         tasks.num_classes = num_classes
+        tasks.classes = classes
         tasks.arguments = {
             "meta_batch_size": meta_batch_size,
             "seed": seed,
