@@ -130,17 +130,6 @@ class MetaTrainer(keras.callbacks.Callback):
         self._scalars = Scalars(log_dir, on_write_error)
         self.eval_interval = eval_interval
         self.checkpoint_interval = checkpoint_interval or eval_interval
-        # Of several workers all evaluate, write and stop, or none of them.
-        self._of_all_workers = {
-            "eval_interval": eval_interval,
-            "checkpoint_interval": self.checkpoint_interval,
-            "a checkpoint_dir": checkpoint_dir is not None,
-            "resume": resume,
-            "a log_dir": log_dir is not None,
-            "gradient_agreement": gradient_agreement,
-            "max_nonfinite": max_nonfinite,
-            "on_write_error": on_write_error,
-        }
         self.preempted = False
         self._preemption = Preemption()
         self._clock = Clock()
@@ -181,9 +170,11 @@ class MetaTrainer(keras.callbacks.Callback):
             ValueError: If another run uses the folder, if there are
                 checkpoints and `resume` is off, if none of them can be used,
                 if the validation classes do not suit the model or the
-                protocol, or if a run goes on with other settings.
+                protocol, if a run goes on with other settings, or if a
+                MetaTrainer of another worker is to do something else.
         """
         self.set_model(model)
+        self._check_same_on_workers()
         self._measurements.begin(model, x)
         self._begun = True
         if self._run.takes_another(model):
@@ -193,10 +184,6 @@ class MetaTrainer(keras.callbacks.Callback):
             **settings.of_stream(x),
             **self._measurements.settings,
         }
-        worker_checks.check_same(
-            model.distribute_strategy,
-            {**self._of_all_workers, "validation": self._measurements.settings},
-        )
         self.preempted = False
         if self.resume:
             callback_checks.check_resumable(x)
@@ -207,6 +194,18 @@ class MetaTrainer(keras.callbacks.Callback):
         if self._run.record.evaluation_due:
             self._make_up_for_evaluation()
         return done
+
+    def _check_same_on_workers(self):
+        """All of them evaluate, write and ask who is to stop, or none."""
+        given = {
+            "eval_interval": self.eval_interval,
+            "checkpoint_interval": self.checkpoint_interval,
+            "a checkpoint_dir": self.checkpoints,
+            "a log_dir": self._scalars.writes,
+            "gradient_agreement": self._measurements.of_gradients,
+            "validation": self._measurements.settings,
+        }
+        worker_checks.check_same(self.model.distribute_strategy, given)
 
     def _make_up_for_evaluation(self):
         self._evaluate(self.model.meta_step)

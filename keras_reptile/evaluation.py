@@ -67,8 +67,9 @@ def evaluate(
 
     Raises:
         ValueError: If the classes cannot give such episodes, the model's
-            output is not `ways` wide, or an argument is something else; or
-            if labels are not those that the model has learned.
+            output is not `ways` wide, or an argument is something else; if
+            labels are not those that the model has learned; or if another
+            worker evaluates otherwise.
 
     Example:
 

@@ -56,7 +56,8 @@ class FitsEpisodes:
                 (`batch_size`, `class_weight`) or misleads (`initial_epoch`
                 with `resume`, BackupAndRestore, averages swapped in at the
                 ends of epochs beside checkpoints), or labels that are fixed
-                are not those of the validation or those learned before.
+                are not those of the validation or those learned before; or
+                if one of several workers is given something else.
             FloatingPointError: Of a `MetaTrainer`, if more inner loops than
                 its `max_nonfinite` end in NaN or infinity.
             OSError: Of a `MetaTrainer`, if it cannot write.
@@ -65,6 +66,7 @@ class FitsEpisodes:
         fit_checks.check_arguments(x, y, kwargs)
         monitors.choose_modes(kwargs.get("callbacks"), self.metrics)
         examples = self._check_tasks(x)
+        worker_checks.check_same_fit(self, x, kwargs)
         fit_warnings.warn_of_scaling(examples, self.inner_model)
         fit_warnings.warn_of_arguments(x, kwargs, self.meta_step)
         if x.element_spec != self._fit_spec:
@@ -79,7 +81,6 @@ class FitsEpisodes:
         epoch_checks.check_epochs(
             x, kwargs.get("steps_per_epoch"), self.steps_per_execution
         )
-        worker_checks.check_same_fit(self, x, kwargs)
         watched = resuming.watched(self, x, kwargs.get("callbacks"))
         with watched as done, fixed_labels.learned(self, x):
             if done is not None:
@@ -166,23 +167,24 @@ class FitsEpisodes:
             dict by name with `return_dict=True`.
 
         Raises:
-            ValueError: If the episodes do not suit the model, or have other
-                labels than those it has learned.
+            ValueError: If the episodes do not suit the model, have other
+                labels than those it has learned, or are others on another
+                worker.
         """
         fit_checks.check_arguments(x, y, kwargs)
         if isinstance(x, tf.distribute.DistributedDataset):
             return self._keras_evaluate(x, **kwargs)  # `fit` has checked it.
         self._check_tasks(x)
+        worker_checks.check_same(
+            self.distribute_strategy,
+            {**worker_checks.of_dataset(x), "steps": kwargs.get("steps")},
+        )
         if settings.of_stream(x):
             fixed_labels.check_evaluated(self, fixed_labels.of_stream(x))
         if x.element_spec != self._evaluate_spec:
             self._evaluate_spec, self.test_function = x.element_spec, None
         epoch_checks.check_epochs(
             x, kwargs.get("steps"), self.steps_per_execution, "steps"
-        )
-        worker_checks.check_same(
-            self.distribute_strategy,
-            {**worker_checks.of_dataset(x), "steps": kwargs.get("steps")},
         )
         return self._keras_evaluate(self._shared(x, kwargs, "steps"), **kwargs)
 

@@ -14,14 +14,14 @@ def warn_of_training_classes(trained_on, evaluated_on, what: str) -> None:
         evaluated_on: Likewise.
         what: Has the latter, as the log calls it.
     """
-    ours, theirs = (
-        getattr(classes, "digests", frozenset())
-        for classes in (trained_on, evaluated_on)
-    )
-    if common := len(ours & theirs):
+    both = trained_on, evaluated_on
+    if not all(hasattr(classes, "digests") for classes in both):
+        return
+    known, theirs = set(trained_on.digests), evaluated_on.digests
+    if common := sum(digest in known for digest in theirs):
         logging.warning(
             "Of the %d classes of %s, %d are of the classes that are trained "
-            "on: its figures are no measure of new ones. Hold others out for "
+            "on: its figures say too much for new ones. Hold others out for "
             "it, as by `subset`.",
             len(theirs),
             what,

@@ -28,7 +28,7 @@ class Measurements:
         if protocol is not None:
             check_kinds(validation, protocol)
         self._validation, self._protocol = validation, protocol
-        self._gradient_agreement = gradient_agreement
+        self.of_gradients = gradient_agreement
         self._probe = None
 
     def begin(self, model, x) -> None:
@@ -51,7 +51,7 @@ class Measurements:
             held_out.warn_of_training_classes(
                 getattr(x, "classes", None), self._validation, "the MetaTrainer"
             )
-        if self._gradient_agreement:
+        if self.of_gradients:
             self._probe = Probe.from_stream(model.learner, x)
 
     @property

@@ -16,6 +16,7 @@ _PROTOCOL = "protocol of the evaluations"
 CHECKSUM = "checksum of the data"
 LABELS = "labels of the classes"
 CODE = "code and data of what draws tasks"
+DRAWN_BY = "tasks drawn by"
 _UNDECAYED = "{}, not decayed"
 # Of a layer: what decides what weights of given shapes compute.
 _OF_COMPUTATION = {
@@ -92,6 +93,19 @@ def difference(here: dict, there: dict) -> tuple | None:
     if not (_PROTOCOL in here and _PROTOCOL in there):
         # A run may be watched from some day on, or no longer.
         here, there = ({**s, _PROTOCOL: None} for s in (here, there))
+    return first_difference(here, there)
+
+
+def first_difference(here: dict, there: dict) -> tuple | None:
+    """As `difference`, of settings that are both of today.
+
+    Args:
+        here: Settings by name.
+        there: Likewise.
+
+    Returns:
+        As `difference`.
+    """
     differing = [key for key in there if here.get(key) != there[key]]
     differing += [key for key in here if key not in there]
     if not differing:

@@ -12,9 +12,6 @@ import tensorflow as tf
 from keras_reptile import settings, workers
 from keras_reptile.descriptions import as_json, plain
 
-# Of a function without a name Keras writes down its file, too, which may be
-# in another place on every machine.
-_UNNAMED = "__lambda__"
 # Numbers of `fit`, and what they are where they are not given.
 _OF_FIT = {
     "steps_per_epoch": None,
@@ -23,13 +20,26 @@ _OF_FIT = {
     "validation_steps": None,
     "validation_freq": 1,
 }
+# Settings of a model that change what a worker adds to the others'. Layers are
+# left out: Keras writes the files of functions without a name into them.
+_OF_MODEL = (
+    "outer optimizer",
+    "inner_optimizer",
+    "inner_state",
+    "inner_reduction",
+    "inner_weight_decay",
+    "adapted variables",
+    "convolution_dtype",
+)
+# Of a function: what it was made with may be other folders, or caches.
+_OF_FUNCTIONS = (settings.CODE, settings.DRAWN_BY)
 
 
 def check_same_fit(model, x, arguments: dict) -> None:
     """Refuses a `fit` that is another one on another worker.
 
     All of them have to call it. Of a dataset of one's own nothing is known
-    but the shapes and dtypes of its elements.
+    but its length and the shapes and dtypes of its elements.
 
     Args:
         model: A compiled `MetaModel`.
@@ -42,17 +52,19 @@ def check_same_fit(model, x, arguments: dict) -> None:
     if workers.number_of_workers(model.distribute_strategy) == 1:
         return
     callbacks = keras.tree.flatten(arguments.get("callbacks") or [])
-    trainers = sum(hasattr(one, "before_fit") for one in callbacks)
     check_same(
         model.distribute_strategy,
         {
             **of_dataset(x),
             **{k: arguments.get(k, value) for k, value in _OF_FIT.items()},
             "validation_data": of_dataset(arguments.get("validation_data")),
-            "number of MetaTrainers": trainers,
+            "number of MetaTrainers": sum(
+                hasattr(one, "before_fit") for one in callbacks
+            ),
             "meta_step": model.meta_step,
             "steps_per_execution": model.steps_per_execution,
-            **model.settings,
+            "metrics": [metric.name for metric in model.metrics],
+            **{key: model.settings.get(key) for key in _OF_MODEL},
         },
     )
 
@@ -61,15 +73,19 @@ def of_dataset(dataset) -> dict:
     """What is known of a dataset without drawing from it; of `None`, nothing.
 
     Args:
-        dataset: Tasks, or `None`.
+        dataset: Of tasks, or `None`.
 
     Returns:
         Settings by name.
     """
-    if dataset is None:
+    if not isinstance(dataset, tf.data.Dataset):
         return {}
-    elements = "shapes and dtypes of the tasks"
-    return {elements: str(dataset.element_spec), **settings.of_stream(dataset)}
+    given = {
+        "shapes and dtypes of the tasks": str(dataset.element_spec),
+        "number of elements": int(dataset.cardinality()),
+        **settings.of_stream(dataset),
+    }
+    return {k: v for k, v in given.items() if k not in _OF_FUNCTIONS}
 
 
 def check_same(strategy: tf.distribute.Strategy, given: dict) -> None:
@@ -85,18 +101,15 @@ def check_same(strategy: tf.distribute.Strategy, given: dict) -> None:
     """
     if workers.number_of_workers(strategy) == 1:
         return
-    here = {
-        name: value
-        for name, value in as_json(plain(given)).items()
-        if _UNNAMED not in str(value)
-    }
-    chiefs = workers.from_chief(strategy, json.dumps(here).encode())
-    differing = settings.difference(here, json.loads(chiefs))
-    if not workers.any_worker(strategy, differing is not None):
+    here = as_json(plain(given))
+    sent = workers.from_chief(strategy, json.dumps(here).encode())
+    chiefs = json.loads(sent)
+    differs = here != chiefs
+    if not workers.any_worker(strategy, differs):
         return
     received = "another worker that is not given what the chief is given"
-    if differing is not None:
-        name, ours, theirs = differing
+    if differs:
+        name, ours, theirs = settings.first_difference(here, chiefs)
         received = f"'{name}' is {ours} here, and {theirs} on the chief"
     raise ValueError(
         "All workers train one model, and must be given the same. Received: "

@@ -175,17 +175,22 @@ def keras_own(folder):
     return {"error": ""}
 
 
-def _fit(seed=1, epochs=1, data=None, **of_trainer):
+def _fit(
+    seed=1, epochs=1, data=None, elements=None, validation_seed=9, **of_trainer
+):
     data = classes() if data is None else data
     callbacks = []
     if of_trainer:
         validation = of_trainer.pop("validation", classes())
         callbacks = [kr.MetaTrainer(validation, PROTOCOL, **of_trainer)]
+    stream = data.episodes(SPEC, meta_batch_size=2, seed=seed)
     meta_model().fit(
-        data.episodes(SPEC, meta_batch_size=2, seed=seed),
-        steps_per_epoch=1,
+        stream if elements is None else stream.take(elements),
+        steps_per_epoch=1 if elements is None else None,
         epochs=epochs,
         callbacks=callbacks,
+        validation_data=data.episodes(SPEC, seed=validation_seed),
+        validation_steps=1,
         verbose=0,
     )
 
@@ -206,6 +211,12 @@ _PROTOCOL = "protocol of the evaluations"
 DISAGREEMENTS = [
     (_fit, {"seed": 2}, "seed"),
     (_fit, {"data": classes().subset([1, 0, *range(2, 8)])}, _DATA),
+    (_fit, {"validation_seed": 8}, "validation_data: seed"),
+    (
+        functools.partial(_fit, elements=1),
+        {"elements": 2},
+        "number of elements",
+    ),
     (_fit, {"epochs": 2}, "epochs"),
     (_fit, {"eval_interval": 1}, "number of MetaTrainers"),
     (functools.partial(_fit, keep=1), {"eval_interval": 1}, "eval_interval"),
@@ -220,10 +231,31 @@ DISAGREEMENTS = [
 ]
 
 
+def _fit_to_function(cache):
+    """Of which each worker remembers something else."""
+
+    def curve(rng, count):
+        x = rng.uniform(-1, 1, (count, 4))
+        cache[len(cache)] = x
+        return x, x[:, :1]
+
+    keras.utils.set_random_seed(0)
+    model = kr.MetaModel(
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    )
+    model.compile(keras.optimizers.SGD(0.5), keras.optimizers.SGD(0.1), "mse")
+    spec = kr.EpisodeSpec(ways=1, shots=3, queries=2, inner_steps=2)
+    curves = kr.data.from_function(curve)
+    model.fit(curves.episodes(spec, 2), steps_per_epoch=1, verbose=0)
+    model.evaluate(curves.episodes(spec, 2, seed=1), steps=1, verbose=0)
+
+
 def disagreeing(folder):
     """What each worker is told where the second is given something else."""
     context = tf.distribute.get_strategy()
     messages = []
+    # None is told anything of this.
+    _fit_to_function({} if workers.is_chief(context) else {"path": "/"})
     for function, otherwise, _ in DISAGREEMENTS:
         try:
             function(**{} if workers.is_chief(context) else otherwise)

@@ -13,7 +13,7 @@ from keras_reptile.descriptions import code_of, described
 from keras_reptile.episodes import EpisodeSpec, Examples, Task, draw_batches
 from keras_reptile.own_words import said
 from keras_reptile.random_keys import key_of
-from keras_reptile.settings import CODE
+from keras_reptile.settings import CODE, DRAWN_BY
 
 _WORD = 2**32 - 1
 
@@ -110,7 +110,7 @@ class DrawnTasks(EpisodeSource):
                 examples, or others when it is asked again.
         """
         of_data = {
-            "tasks drawn by": described(self._function),
+            DRAWN_BY: described(self._function),
             CODE: code_of(self._function),
         }
         like = self._examples(spec, seed, 0)
