@@ -81,7 +81,7 @@ def evaluate(
     check_protocol(model, classes, protocol)
     check_evaluated(model, getattr(classes, "labels", None))
     strategy = model.distribute_strategy
-    given = settings.of_protocol(protocol, getattr(classes, "checksum", None))
+    given = settings.of_protocol(protocol, classes)
     worker_checks.check_same(strategy, given)
     at_once = _AT_ONCE * strategy.num_replicas_in_sync
     # Negative seeds, which no training stream has.

@@ -69,9 +69,7 @@ class Measurements:
         """What accuracies that are compared must have in common."""
         if self._protocol is None:
             return {}
-        # Classes of one's own need not have one.
-        checksum = getattr(self._validation, "checksum", None)
-        return settings.of_protocol(self._protocol, checksum)
+        return settings.of_protocol(self._protocol, self._validation)
 
     def of(self, model, stop) -> dict | None:
         """Measures a model, which is left as it is.

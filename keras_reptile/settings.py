@@ -209,17 +209,17 @@ def _of_before(value, there):
     return there if of_function and value[0] == there else value
 
 
-def of_protocol(protocol, checksum: int | None) -> dict:
+def of_protocol(protocol, classes) -> dict:
     """Settings of an evaluation, as JSON has them.
 
     Args:
         protocol: A `Protocol`.
-        checksum: Of the classes that it is carried out on; `None` if they
-            have none.
+        classes: That it is carried out on; those of one's own need not have
+            a checksum.
     """
     fields = {
         field.name: getattr(protocol, field.name)
         for field in dataclasses.fields(protocol)
     }
-    fields[CHECKSUM] = checksum
+    fields[CHECKSUM] = getattr(classes, "checksum", None)
     return {_PROTOCOL: as_json(plain(fields))}
