@@ -42,6 +42,21 @@ def test_accuracies_of_omniglot_are_in_the_readme(name):
     assert row in README
 
 
+PAPER = {
+    "o15-seed1": [95.39, 97.68, 98.90, 99.48],
+    "o120-carry-seed1": [88.14, 89.43, 96.65, 97.12],
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_accuracies_of_omniglot_are_the_papers(name):
+    """Nichol, Achiam & Schulman 2018, table 2; half a point is the goal."""
+    found = results(name)
+    assert found["settings"]["eval_samples"] == 10_000
+    scores = [100 * found["scores"][s][m]["mean"] for s, m in CELLS]
+    np.testing.assert_allclose(scores, PAPER[name], rtol=0, atol=0.5)
+
+
 def test_accuracies_of_algorithms_are_in_the_readme():
     speeds = results("algorithms-speed")
     for name, found in results("algorithms").items():

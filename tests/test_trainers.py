@@ -394,6 +394,7 @@ def test_the_outer_rate_of_maml_falls_to_0(table):
             settings = settings | algorithm_flags.replaced()
             rates = settings["meta_step"], settings["meta_step_final"]
             assert rates == (5e-3, 0.0)
+            assert settings["inner_state"] == "average"  # Side by side.
     finally:
         flags.FLAGS.unparse_flags()
         flags.FLAGS["algorithm"].unparse()
@@ -459,7 +460,7 @@ def test_what_cannot_be_is_refused_before_training():
     assert "seed" in ended.stderr and "Traceback" not in ended.stderr
     assert ended.returncode == 2
     two = ("--strategy=mirrored", "--devices=2")
-    for carrying in ("--inner_state=carry", "--preset=original"):
+    for carrying in ("--inner_state=carry", "--preset=o120"):
         ended = run("omniglot", carrying, *two)
         assert "2 replicas by --strategy=mirr" in ended.stdout + ended.stderr
     ended = run("algorithms", "--strategy=multiworker")

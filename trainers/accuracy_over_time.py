@@ -42,7 +42,7 @@ _PAPERS_FLAGS = {
 # Entries of a preset that leave the training alone, or are named anyway.
 _OF_EVALUATION = (
     *("shots", "eval_batch", "eval_iters", "eval_samples"),
-    "meta_iters",
+    *("meta_iters", "inner_state"),
 )
 
 

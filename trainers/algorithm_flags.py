@@ -65,6 +65,7 @@ def replaced() -> dict:
         "meta_step_final": 0.0,
         "eval_batch": None,
         "eval_iters": EVAL_STEPS,
+        "inner_state": "average",  # SGD has none; "carry" would run in order.
     }
 
 

@@ -34,16 +34,6 @@ _TRANSDUCTIVE = flags.DEFINE_boolean(
     False,
     "Validates in transductive mode; the final table has both modes anyway.",
 )
-_INNER_STATE = flags.DEFINE_enum(
-    "inner_state",
-    None,
-    kr.meta_model.INNER_STATES,
-    "What becomes of the inner optimizer's slots. carry: from task to task, as "
-    "the original. average: the mean of the tasks' of a meta-iteration goes "
-    "on. accumulate: as if carried, for tasks side by side. reset: none. "
-    "(default: carry with --preset=original, else average)",
-)
-
 _CONVOLUTION_DTYPE = flags.DEFINE_enum(
     "convolution_dtype",
     None,
@@ -63,16 +53,15 @@ def chosen(table: dict) -> dict:
         UsageError: If they contradict each other.
     """
     replicas = strategy.chosen().num_replicas_in_sync
-    by_preset = {"original": "carry"}.get(flags.FLAGS.preset, "average")
-    inner_state = _INNER_STATE.value or by_preset
-    if inner_state == "carry" and replicas > 1:
+    settings = presets.chosen(table)
+    if settings["inner_state"] == "carry" and replicas > 1:
         raise UsageError(
-            "--inner_state=carry passes the slots from task to task, so that "
-            "the tasks cannot be shared out among devices. Received: "
-            f"{replicas} replicas by --strategy={strategy.STRATEGY.value}. "
+            "--inner_state=carry, which some presets have, passes the slots "
+            "from task to task, so that the tasks cannot be shared out among "
+            f"devices. Received: --preset={flags.FLAGS.preset}, {replicas} "
+            f"replicas by --strategy={strategy.STRATEGY.value}. "
             "Give --inner_state=average or accumulate, or --strategy=none."
         )
-    settings = {**presets.chosen(table), "inner_state": inner_state}
     iterations, interval = settings["meta_iters"], _EVAL_INTERVAL.value
     if iterations > interval and iterations % interval:
         raise UsageError(
