@@ -197,7 +197,9 @@ def test_reptile_is_the_sum_of_fomaml(float64):
             flat(found["reptile"]), flat(total), rtol=1e-12, atol=1e-14
         )
         if k == 1:
+            gradient = learner.gradient(state, *learner.batch(task, 0))[0]
             first = flat(found["reptile"])
+            np.testing.assert_allclose(first, flat(gradient), rtol=1e-12)
             for name in ALGORITHMS:
                 np.testing.assert_array_equal(flat(found[name]), first)
 

@@ -50,7 +50,10 @@ PAPER = {
 
 @pytest.mark.parametrize("name", PAPER)
 def test_accuracies_of_omniglot_are_the_papers(name):
-    """Nichol, Achiam & Schulman 2018, table 2; half a point is the goal."""
+    """Nichol, Achiam & Schulman 2018, table 2; half a point is the goal.
+
+    Of o15, seed 0 is 0.59 below at 1-shot; the README says so.
+    """
     found = results(name)
     assert found["settings"]["eval_samples"] == 10_000
     scores = [100 * found["scores"][s][m]["mean"] for s, m in CELLS]

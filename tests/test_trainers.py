@@ -144,11 +144,12 @@ def test_trainings_that_differ_are_of_several_kinds(tmp_path):
         "o15, 100,000 meta-iterations"
     )
     results["settings"] |= {"learning_rate": 0.1, "eval_iters": 5}
+    results["settings"]["inner_state"] = "carry"
     results["flags"] |= {"replacement": True, "split": "tfds"}
     path.write_text(json.dumps(results))
     assert accuracy_over_time.read(path)["kind"] == (
-        "o15, 100,000 meta-iterations, replacement, split=tfds, "
-        "learning_rate=0.1"
+        "o15, 100,000 meta-iterations, inner_state=carry, replacement, "
+        "split=tfds, learning_rate=0.1"
     )
     del results["flags"]["split"]
     path.write_text(json.dumps(results))
@@ -194,14 +195,19 @@ def test_gradient_combinations_that_are_not_the_same_run(tmp_path):
 @needs_omniglot
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("program", "picture"), [("overlap", "overlap"), ("agreement", "agreement")]
+    ("program", "runs"), [("overlap", 40), ("agreement", 4)]
 )
-def test_experiments_with_many_runs(tmp_path, program, picture):
+def test_experiments_with_many_runs(tmp_path, program, runs):
     ended = run(
         program, *EXPERIMENT, "--short", f"--logdir={tmp_path}", timeout=1800
     )
     assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{program}.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert len(found) == runs
+    for name, results in found.items():
+        logged = curves.logged(tmp_path / name / "test")["test_accuracy"]
+        assert logged == pytest.approx({2: results["final"]})
 
 
 @needs_omniglot
@@ -311,6 +317,9 @@ def test_mini_imagenet(tmp_path):
     entries = ("train_shots", "inner_batch", "inner_iters", "eval_batch")
     settings = results["settings"]
     assert [settings[name] for name in entries] == [15, 10, 8, 5]
+    score = results["scores"]["1-shot"]["inductive"]["mean"]
+    logged = curves.logged(tmp_path / "run/test")
+    assert logged["test_accuracy/1-shot_inductive"] == pytest.approx({4: score})
     drawn = (tmp_path / "run/training.png").read_bytes()
     assert drawn.startswith(b"\x89PNG")
     resumed = mini_imagenet(
@@ -325,16 +334,16 @@ def test_mini_imagenet(tmp_path):
 
 def test_the_papers_rows():
     entries = ("train_shots", "inner_batch", "inner_iters", "learning_rate")
-    entries += ("meta_iters", "eval_batch", "shots")
+    entries += ("meta_iters", "eval_batch", "shots", "inner_state")
     rows = {
         name: [row[entry] for entry in entries]
         for name, row in (presets.MINI_IMAGENET | presets.OMNIGLOT).items()
     }
-    assert rows["m15"] == [15, 10, 8, 1e-3, 100_000, 5, [1]]
-    assert rows["m55"] == [15, 10, 8, 1e-3, 100_000, 15, [5]]
-    assert rows["o15"] == [10, 10, 5, 1e-3, 100_000, 5, [1, 5]]
-    assert rows["o520"] == [10, 20, 10, 5e-4, 200_000, 10, [1, 5]]
-    assert rows["original"] == [0, 5, 20, 1e-3, 400_000, 5, [5]]
+    assert rows["m15"] == [15, 10, 8, 1e-3, 100_000, 5, [1], "average"]
+    assert rows["m55"] == [15, 10, 8, 1e-3, 100_000, 15, [5], "average"]
+    assert rows["o15"] == [10, 10, 5, 1e-3, 100_000, 5, [1, 5], "average"]
+    assert rows["o520"] == [10, 20, 10, 5e-4, 200_000, 10, [1, 5], "carry"]
+    assert rows["original"] == [0, 5, 20, 1e-3, 400_000, 5, [5], "carry"]
 
 
 @pytest.mark.parametrize(
@@ -394,10 +403,29 @@ def test_the_outer_rate_of_maml_falls_to_0(table):
             settings = settings | algorithm_flags.replaced()
             rates = settings["meta_step"], settings["meta_step_final"]
             assert rates == (5e-3, 0.0)
-            assert settings["inner_state"] == "average"  # Side by side.
     finally:
         flags.FLAGS.unparse_flags()
         flags.FLAGS["algorithm"].unparse()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), "carry"),
+        (("--sgd",), "average"),
+        (("--algorithm=maml",), "average"),
+        (("--algorithm=maml", "--nosgd"), "carry"),
+    ],
+)
+def test_tasks_run_in_a_row_only_where_there_are_slots(given, expected):
+    flags.FLAGS(["program", *given])
+    try:
+        settings = presets.OMNIGLOT["o520"] | algorithm_flags.replaced()
+        assert settings["inner_state"] == expected
+    finally:
+        flags.FLAGS.unparse_flags()
+        for name in ("algorithm", "sgd"):
+            flags.FLAGS[name].unparse()
 
 
 def test_results_are_strict_json():

@@ -53,10 +53,12 @@ def replaced() -> dict:
     and an inner loop that is short, of large steps, and at the shots asked
     for. Chosen for 5 ways, see `trainers.algorithms`.
     """
+    # Gradient descent has no slots; to carry them would put tasks in a row.
+    slots = {"inner_state": "average"} if _descends() else {}
     if _name() not in INNER_STEPS:
-        return {}
+        return slots
     steps, rate = INNER_STEPS[_name()]
-    return {
+    return slots | {
         "train_shots": 0,
         "inner_batch": None,
         "inner_iters": steps,
@@ -65,7 +67,6 @@ def replaced() -> dict:
         "meta_step_final": 0.0,
         "eval_batch": None,
         "eval_iters": EVAL_STEPS,
-        "inner_state": "average",  # SGD has none; "carry" would run in order.
     }
 
 
@@ -106,12 +107,17 @@ def complete(settings: dict) -> dict:
     return settings | {
         "algorithm": name,
         "queries": queries,
-        "sgd": of_query_loss if _SGD.value is None else _SGD.value,
+        "sgd": _descends(),
         # The original descends sums; the rates of these are for a mean.
         "inner_reduction": "mean" if of_query_loss else "sum",
         "outer_optimizer": _OUTER.value or outer,
         "tail": tail,
     }
+
+
+def _descends():
+    """Whether the inner steps are plain gradient descent."""
+    return _name() in INNER_STEPS if _SGD.value is None else _SGD.value
 
 
 def _name():

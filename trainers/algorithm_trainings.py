@@ -1,7 +1,8 @@
 """The trainings that `trainers.algorithms` compares, each in its own settings.
 
-Joint training and Reptile have the paper's (o15). So has first-order MAML in
-the original's form, with five shots more for its tail.
+Joint training and Reptile have the paper's (o15). So have Reptile of the head
+alone, by which the rest keeps its first weights, and first-order MAML in the
+original's form, with five shots more for its tail.
 
 MAML, and first-order MAML by the query's gradient, have settings of their own.
 Their meta-gradient is a gradient of the loss and not a way gone by weights, so
@@ -63,10 +64,14 @@ def trainings() -> dict[str, Training]:
         "reptile": Training(
             "reptile", paper, ("SGD", 1.0), adam, {**both, **head}
         ),
+        "reptile_head": Training(
+            *("reptile", paper, ("SGD", 1.0), adam, both),
+            settings={"inner_variables": "head"},
+        ),
         "foml_tail": Training("foml_tail", tail, ("SGD", 1.0), adam, both),
     }
     found = {
-        name: dataclasses.replace(training, settings=_SUM)
+        name: dataclasses.replace(training, settings=training.settings | _SUM)
         for name, training in found.items()
     }
     for algorithm in ("fomaml", "maml"):

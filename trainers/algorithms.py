@@ -7,9 +7,9 @@ Usage:
 
 Joint training, Reptile, first-order MAML with a separate tail (`foml_tail`, and
 `fomaml` with settings of its own), MAML, and Reptile adapted at the head only
-(ANIL), each for as many meta-iterations of five tasks, in a process of its own
-for its peak memory. Their settings, and why they differ, are in
-`algorithm_trainings.py`.
+(ANIL), in evaluation or from the start, each for as many meta-iterations of
+five tasks, in a process of its own for its peak memory. Their settings, and why
+they differ, are in `algorithm_trainings.py`.
 
 Source: Nichol, Achiam & Schulman 2018, section 6.
 """

@@ -35,7 +35,7 @@ _TWENTY_WAY = {
     "learning_rate": 5e-4,
     "meta_iters": 200_000,
     "eval_batch": 10,
-    # Slots that are averaged cost a point at one shot here, see BUILD_NOTES.md.
+    # Where slots are averaged, 1-shot is lower here, see BUILD_NOTES.md.
     "inner_state": "carry",
 }
 # Not the paper's: a quarter of the meta-iterations, and 1 to 2 points less at
